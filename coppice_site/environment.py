@@ -1,0 +1,290 @@
+"""Every environment variable that Coppice knows, and readers that refuse odd values.
+
+``VARIABLES`` is the list that ``manage.py settings`` prints and that docs/reference/settings.md is
+held to. ``read`` is called by settings.py alone: nothing else looks at the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import platform as host
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+from templates_app.errors import CoppiceError
+from templates_app.names import Platform
+
+
+class Odd(ValueError):
+    """A value that its reader does not take; the text says what it takes."""
+
+
+def switch(text: str) -> bool:
+    match text.lower():
+        case "1" | "true" | "yes" | "on":
+            return True
+        case "0" | "false" | "no" | "off":
+            return False
+    raise Odd("must be one of 1, true, yes, on, 0, false, no, off")
+
+
+def gate_mode(text: str) -> str:
+    if text.lower() == "warn":
+        return "warn"
+    try:
+        return "on" if switch(text) else "off"
+    except Odd:
+        raise Odd("must be one of 1, true, yes, on, 0, false, no, off, warn") from None
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    def read_whole(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,18}", text) or not least <= int(text) <= most:
+            raise Odd(f"must be a whole number from {least} to {most}")
+        return int(text)
+
+    return read_whole
+
+
+def one_of(*words: str) -> Callable[[str], str]:
+    def read_word(text: str) -> str:
+        if text not in words:
+            raise Odd(f"must be one of {', '.join(words)}")
+        return text
+
+    return read_word
+
+
+def absolute_path(text: str) -> Path | None:
+    if not text:
+        return None
+    if not text.startswith("/") or "\0" in text:
+        raise Odd("must be an absolute path")
+    return Path(os.path.normpath(text))
+
+
+def pool(text: str) -> str:
+    scheme, colon, rest = text.partition(":")
+    dataset = r"[A-Za-z][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_.-]+)*"
+    if scheme == "zfs" and re.fullmatch(dataset, rest):
+        return text
+    if scheme == "dir" and rest.startswith("/") and "@" not in rest:
+        return f"dir:{os.path.normpath(rest)}"
+    raise Odd("must be zfs:DATASET (zfs:zroot/jails) or dir:/ABSOLUTE/PATH without '@'")
+
+
+def host_platform() -> str:
+    """The platform of this machine in the words of GOOS and GOARCH."""
+    machine = host.machine().lower()
+    words = {"x86_64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386"}
+    return f"{host.system().lower()}/{words.get(machine, machine)}"
+
+
+def platform(text: str) -> Platform:
+    try:
+        return Platform.parse(text or host_platform())
+    except CoppiceError:
+        raise Odd("must be os/arch, for example freebsd/amd64") from None
+
+
+def hosts(text: str) -> tuple[str, ...]:
+    found = tuple(part.strip().lower() for part in text.split(",") if part.strip())
+    for one in found:
+        if not re.fullmatch(r"[a-z0-9.\[\]:-]{1,255}", one):
+            raise Odd("must be registry hosts (host or host:port), separated by commas")
+    return found
+
+
+def nameserver(text: str) -> str:
+    if text and not re.fullmatch(r"[0-9a-fA-F.:]{2,45}", text):
+        raise Odd("must be an IP address, or empty to plant no resolv.conf")
+    return text
+
+
+def node(text: str) -> str:
+    chosen = text or re.sub(r"[^a-zA-Z0-9.-]", "-", host.node() or "localhost")[:63]
+    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9.-]{0,62}", chosen):
+        raise Odd("must be 1 to 63 letters, digits, dots and hyphens")
+    return chosen
+
+
+def anything(text: str) -> str:
+    return text
+
+
+@dataclass(frozen=True, slots=True)
+class Variable:
+    name: str
+    default: str
+    reader: Callable[[str], Any]
+    meaning: str
+    of: str = "server"  # or "client": read by the command line, only known to the server
+    secret: bool = False
+
+
+VARIABLES = (
+    Variable(
+        "COPPICE_POOL",
+        "",
+        lambda text: pool(text) if text else "",
+        "Where datasets live: `zfs:DATASET` or `dir:/PATH`. Empty: `dir:` in the state directory."
+        " There is no fallback from one to the other.",
+    ),
+    Variable(
+        "COPPICE_STATE_DIR",
+        "",
+        absolute_path,
+        "Where the server keeps what is its own: database, secret key, container storage."
+        " Empty: `var/state` below the project.",
+    ),
+    Variable("COPPICE_ENGINE", "buildah", one_of("buildah"), "What brings an image's files over."),
+    Variable(
+        "COPPICE_PLATFORM",
+        "",
+        platform,
+        "The `os/arch` that images are chosen by. Empty: this host's.",
+    ),
+    Variable(
+        "COPPICE_REFUSE_FOREIGN",
+        "off",
+        switch,
+        "Refuse an import whose programs are not for COPPICE_PLATFORM's system, by their ELF"
+        " headers. Off: the verdict is recorded as a finding.",
+    ),
+    Variable(
+        "COPPICE_DNS_NAMESERVER",
+        "10.78.0.1",
+        nameserver,
+        "The address that `/etc/resolv.conf` of every import gets. Empty: nothing is planted.",
+    ),
+    Variable(
+        "COPPICE_REQUIRE_SIGNED_TEMPLATES",
+        "off",
+        gate_mode,
+        "`on`: nothing unsigned is launched (403). `warn`: launched and recorded. `off`: launched"
+        " and recorded as unsigned.",
+    ),
+    Variable(
+        "COPPICE_TRUSTED_KEYS",
+        "",
+        absolute_path,
+        "Directory of `.pub` files of signify: the keys whose signatures count. Read at each use.",
+    ),
+    Variable(
+        "COPPICE_IMPORT_ROOTS",
+        "",
+        lambda text: tuple(p for part in text.split(":") if (p := absolute_path(part))),
+        "Directories, separated by `:`, that local sources may be read from.",
+    ),
+    Variable(
+        "COPPICE_REGISTRIES_ALLOWED",
+        "",
+        hosts,
+        "Registry hosts that may be asked although they are on a private address."
+        " Loopback and private addresses are refused otherwise.",
+    ),
+    Variable(
+        "COPPICE_REGISTRIES_INSECURE",
+        "",
+        hosts,
+        "Registry hosts that may be spoken to without TLS; they count as allowed too.",
+    ),
+    Variable(
+        "COPPICE_REGISTRY_AUTH_FILE",
+        "",
+        absolute_path,
+        "Credentials for registries, in the format of containers-auth.json(5).",
+    ),
+    Variable("COPPICE_NODE", "", node, "This server's name in events. Empty: the host's name."),
+    Variable(
+        "COPPICE_LIMIT_STEP_SECONDS",
+        "3600",
+        whole(1, 86400),
+        "The longest that one program of an import may run, in seconds.",
+    ),
+    Variable(
+        "COPPICE_LIMIT_ENTRIES",
+        "2000000",
+        whole(1, 100_000_000),
+        "The most entries (files, directories, links) that an image may have.",
+    ),
+    Variable(
+        "COPPICE_LIMIT_IMAGE_BYTES",
+        "68719476736",
+        whole(1, 10**15),
+        "The most bytes that an image's layers may have as transferred.",
+    ),
+    Variable(
+        "COPPICE_LOG_LEVEL",
+        "info",
+        one_of("debug", "info", "warning", "error"),
+        "What the server's log shows.",
+    ),
+    Variable(
+        "COPPICE_HOSTS",
+        "localhost,127.0.0.1,[::1]",
+        hosts,
+        "Host names that the server answers to, separated by commas.",
+    ),
+    Variable(
+        "COPPICE_PRODUCTION",
+        "off",
+        switch,
+        "Production: DJANGO_SECRET_KEY is required, cookies only over HTTPS.",
+    ),
+    Variable(
+        "DATABASE_URL",
+        "",
+        anything,
+        "`postgres://USER:PASSWORD@HOST:PORT/NAME` or `sqlite:////PATH`. Empty: SQLite in the state"
+        " directory.",
+        secret=True,
+    ),
+    Variable(
+        "DJANGO_SECRET_KEY",
+        "",
+        anything,
+        "Django's secret key. Empty: made once, kept in the state directory (not in production).",
+        secret=True,
+    ),
+    Variable(
+        "COPPICE_URL", "http://127.0.0.1:8420", anything, "The server's address.", of="client"
+    ),
+    Variable("COPPICE_TOKEN", "", anything, "The token to use.", of="client", secret=True),
+    Variable(
+        "COPPICE_SIGN_PRIVKEY",
+        "",
+        anything,
+        "The secret key that `coppice tpl sign` signs with; it never leaves the client.",
+        of="client",
+    ),
+)
+
+#: Set by Coppice itself for the programs that an import starts; never by an operator.
+OWN = frozenset({"COPPICE_RUNS_IMPORT"})
+
+
+def read(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The values of all variables, parsed. Raises ImproperlyConfigured with one sentence."""
+    known = {variable.name for variable in VARIABLES} | OWN
+    for name in sorted(environ):
+        if name.startswith("COPPICE_") and name not in known:
+            raise ImproperlyConfigured(
+                f"{name} is not a variable of Coppice. Run `manage.py settings` for the list."
+            )
+    values: dict[str, Any] = {}
+    for variable in VARIABLES:
+        if variable.of == "client":
+            continue
+        text = environ.get(variable.name, variable.default)
+        try:
+            values[variable.name] = variable.reader(text)
+        except Odd as odd:
+            shown = "" if variable.secret else f" is {text!r}, but"
+            raise ImproperlyConfigured(f"{variable.name}{shown} {odd}.") from None
+    return values

@@ -1,0 +1,9 @@
+"""What gunicorn loads: ``coppice_site.wsgi:application``."""
+
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "coppice_site.settings")
+
+application = get_wsgi_application()

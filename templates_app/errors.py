@@ -1,0 +1,350 @@
+"""The one error tree: each class is one documented ``code``.
+
+A class carries what every edge needs: the stable ``code`` and the HTTP ``status`` (RFC 9457
+problem details), the ``exit_status`` of the command line, and whether the same request can succeed
+later without anybody changing it (``permanent`` is false then). Formatting is the edges' work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+from typing import Any, ClassVar
+
+
+class Exit(IntEnum):
+    """Exit statuses of ``coppice`` and of the management commands."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    NOT_IMPLEMENTED = 3
+    CONFLICT = 4
+    REFUSED = 5
+    PULL_FAILED = 6
+
+
+class CoppiceError(Exception):
+    """Something went wrong that we have a name for.
+
+    ``detail`` is one sentence for a person and must be fit for the caller's eyes: no stderr of a
+    program, no host path, no credential. ``hint`` says what to do next. ``extra`` holds additional
+    members of the problem document (camelCase keys). ``private`` is for our log alone.
+    """
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+    exit_status: ClassVar[Exit] = Exit.FAILURE
+    permanent: ClassVar[bool] = True
+    title: ClassVar[str] = "Coppice failed"
+    hint: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        hint: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+        private: str = "",
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.next_step = self.hint if hint is None else hint
+        self.extra = dict(extra or {})
+        self.private = private
+
+
+# --- what the caller wrote ---------------------------------------------------------------------
+
+
+class MalformedRequest(CoppiceError):
+    code, status, exit_status = "malformed_request", 400, Exit.USAGE
+    title = "The request is malformed"
+
+
+class MalformedName(CoppiceError):
+    code, status, exit_status = "malformed_name", 400, Exit.USAGE
+    title = "The template name is malformed"
+    hint = "A name is 1 to 64 of a-z, 0-9 and -, begins with a letter or digit."
+
+
+class MalformedReference(CoppiceError):
+    code, status, exit_status = "malformed_reference", 400, Exit.USAGE
+    title = "The reference is malformed"
+    hint = "Write oci:HOST/NAME[:TAG][@sha256:DIGEST], for example oci:quay.io/project/image:1.0."
+
+
+class MalformedDigest(CoppiceError):
+    code, status, exit_status = "malformed_digest", 400, Exit.USAGE
+    title = "The digest is malformed"
+    hint = "A digest is sha256: and 64 lower-case hexadecimal digits."
+
+
+class SchemeNotImplemented(CoppiceError):
+    code, status, exit_status = "scheme_not_implemented", 501, Exit.NOT_IMPLEMENTED
+    title = "This kind of source is not built yet"
+
+
+# --- who the caller is -------------------------------------------------------------------------
+
+
+class NotAuthenticated(CoppiceError):
+    code, status = "not_authenticated", 401
+    title = "A token is needed"
+    hint = "Make one with: manage.py create_token USER --role ROLE, and set COPPICE_TOKEN."
+
+
+class PermissionDenied(CoppiceError):
+    code, status = "permission_denied", 403
+    title = "This token may not do that"
+    hint = "Use a token of a user in the role that the documentation names for this call."
+
+
+# --- what is not there -------------------------------------------------------------------------
+
+
+class NotFound(CoppiceError):
+    code, status = "not_found", 404
+    title = "There is nothing at this address"
+
+
+class TemplateNotFound(NotFound):
+    code = "template_not_found"
+    title = "There is no template of this name"
+    hint = "List them with: coppice tpl list"
+
+
+class SandboxNotFound(NotFound):
+    code = "sandbox_not_found"
+    title = "There is no sandbox of this id"
+    hint = "List them with: coppice sandbox list"
+
+
+class DigestNotFound(NotFound):
+    code = "digest_not_found"
+    title = "Nothing is known of this digest"
+
+
+# --- what stands in the way --------------------------------------------------------------------
+
+
+class Conflict(CoppiceError):
+    code, status, exit_status = "conflict", 409, Exit.CONFLICT
+    title = "The request conflicts with what is there"
+
+
+class TemplateExists(Conflict):
+    code = "template_exists"
+    title = "A template of this name exists"
+
+
+class ImportInProgress(Conflict):
+    code, permanent = "import_in_progress", False
+    title = "An import of this name is running"
+    hint = "Wait for it, or look at it with: coppice tpl show NAME"
+
+
+class TemplateInUse(Conflict):
+    code = "template_in_use"
+    title = "Sandboxes or clones depend on this template"
+    hint = "Destroy the clones first: coppice sandbox destroy ID"
+
+
+class TemplateMissing(Conflict):
+    code = "template_missing"
+    title = "The template is in the log, but its dataset is not on the pool"
+    hint = "Import it again with --force, or restore the dataset and run: coppice tpl reload"
+
+
+class SandboxExists(Conflict):
+    code = "sandbox_exists"
+    title = "A sandbox of this name exists"
+
+
+class AdoptedInTheWay(Conflict):
+    code = "adopted_in_the_way"
+    title = "A hand-made dataset holds this name and cannot be moved aside"
+
+
+class EventConflict(Conflict):
+    code, permanent = "event_conflict", False
+    title = "Somebody else changed this at the same moment"
+    hint = "Look at the present state, then try again."
+
+
+class EventIdReused(Conflict):
+    code = "event_id_reused"
+    title = "An event with this id and other content is in the log"
+
+
+class LogIsAppendOnly(Conflict):
+    code = "log_is_append_only"
+    title = "Events are never changed or deleted"
+
+
+# --- what the image is -------------------------------------------------------------------------
+
+
+class PlatformIncompatible(CoppiceError):
+    code, status = "platform_incompatible", 422
+    title = "The image has nothing for this platform"
+    hint = "Set COPPICE_PLATFORM to a platform that the image offers."
+
+
+class TreeRefused(CoppiceError):
+    code, status = "tree_refused", 422
+    title = "The image's file tree is refused"
+
+
+class NotAnImage(CoppiceError):
+    code, status = "not_an_image", 422
+    title = "The reference names an artifact, not a container image"
+
+
+# --- signatures offered ------------------------------------------------------------------------
+
+
+class SignatureRejected(CoppiceError):
+    """``POST …/signatures``: what was offered is not a signature by a trusted key of this text."""
+
+    code, status, exit_status = "signature_invalid", 422, Exit.REFUSED
+    title = "The signature does not verify"
+    hint = "Sign the exact bytes of: coppice tpl statement NAME"
+
+
+class SignatureMalformed(SignatureRejected):
+    code, exit_status = "signature_malformed", Exit.USAGE
+    title = "This is not a signify signature"
+
+
+class SigningKeyUntrusted(SignatureRejected):
+    code = "key_untrusted"
+    title = "The key that signed is not trusted here"
+    hint = "Put its .pub file into the directory that COPPICE_TRUSTED_KEYS names."
+
+
+# --- the gate ----------------------------------------------------------------------------------
+
+
+class GateRefused(CoppiceError):
+    """The gate said no; ``gate_code`` is the first failed check's code, the body its decision."""
+
+    code, status, exit_status = "gate_refused", 403, Exit.REFUSED
+    title = "The gate refuses to launch this template"
+
+    def __init__(self, detail: str, *, gate_code: str, **rest: Any) -> None:
+        super().__init__(detail, **rest)
+        self.gate_code = gate_code
+
+
+#: Codes that a gate's refusal can have, each with the sentence that the documentation gives it.
+GATE_CODES = {
+    "template_unsigned": "The current generation's statement has no signature.",
+    "signature_invalid": "A stored signature does not verify over the statement.",
+    "key_untrusted": "The statement is signed, but by no key that is trusted now.",
+    "key_revoked": "The only keys that signed the statement are revoked.",
+    "statement_stale": "The snapshot on the pool is not the one that the statement was made for.",
+    "template_missing": "The snapshot is not on the pool.",
+}
+
+
+# --- the outside world -------------------------------------------------------------------------
+
+PULL_REASONS = {
+    "not_found": "The registry does not have this name or tag.",
+    "unauthorized": "The registry asks for credentials.",
+    "denied": "The registry refuses these credentials.",
+    "rate_limited": "The registry limits the rate of requests (429).",
+    "unreachable": "The registry cannot be reached, or does not answer.",
+    "tls": "The registry's TLS certificate or protocol is not acceptable.",
+    "corrupt": "The bytes received do not have the digest or size that was promised.",
+}
+
+
+class PullFailed(CoppiceError):
+    """``reason`` is one of :data:`PULL_REASONS`."""
+
+    code, status, exit_status, permanent = "pull_failed", 502, Exit.PULL_FAILED, False
+    title = "The image could not be pulled"
+
+    def __init__(self, detail: str, *, reason: str, **rest: Any) -> None:
+        super().__init__(detail, **rest)
+        if reason not in PULL_REASONS:
+            raise ValueError(f"unknown pull reason {reason!r}")
+        self.reason = reason
+        self.extra.setdefault("reason", reason)
+
+
+class Unavailable(CoppiceError):
+    code, status, permanent = "unavailable", 503, False
+    title = "Something that Coppice needs is not available"
+
+
+class ProgramMissing(Unavailable):
+    code = "program_missing"
+    title = "A program that Coppice needs is not installed"
+    hint = "Install it on the server; the set-up's package list names all of them."
+
+
+class ProgramFailed(Unavailable):
+    code = "program_failed"
+    title = "A program that Coppice runs failed"
+    hint = "The server's log has its output under this request id."
+
+
+class ProgramKilled(Unavailable):
+    code = "program_killed"
+    title = "A program that Coppice runs was killed"
+    hint = "Look for memory pressure in the server's system log, then try again."
+
+
+class PoolUnavailable(Unavailable):
+    code = "pool_unavailable"
+    title = "The pool cannot be used"
+    hint = "Check COPPICE_POOL and, for zfs:, that `zfs list` works for the server's user."
+
+
+class PoolBusy(Unavailable):
+    code = "pool_busy"
+    title = "The pool kept answering 'dataset is busy'"
+
+
+class StorageReadOnly(Unavailable):
+    code = "storage_read_only"
+    title = "The storage is mounted read-only"
+    hint = "Make it writable (a disk error can cause this), then try again."
+
+
+class DatabaseUnavailable(Unavailable):
+    code = "database_unavailable"
+    title = "The database cannot be used"
+    hint = "Check DATABASE_URL and the database server."
+
+
+class Interrupted(Unavailable):
+    """An import whose process died; recovery writes it into the log."""
+
+    code = "interrupted"
+    title = "The import was interrupted"
+    hint = "Start the import again."
+
+
+class ImportTimeout(CoppiceError):
+    code, status, permanent = "timeout", 504, False
+    title = "A step of the import took too long"
+    hint = "Raise COPPICE_LIMIT_STEP_SECONDS if the image is large or the registry slow."
+
+
+class OutOfSpace(CoppiceError):
+    code, status, permanent = "out_of_space", 507, False
+    title = "The pool is full, or its quota used up"
+    hint = "Free space on the pool, then try again."
+
+
+def every_error() -> list[type[CoppiceError]]:
+    """All classes of the tree, in the order of definition; the documentation's test uses it."""
+
+    def below(cls: type[CoppiceError]) -> list[type[CoppiceError]]:
+        return [cls, *(found for sub in cls.__subclasses__() for found in below(sub))]
+
+    return below(CoppiceError)

@@ -1,0 +1,207 @@
+"""Tables: the append-only log, the read models folded from it, and leases of running imports.
+
+Only ``store`` writes ``Event``, ``LogHead``; only ``projections`` writes the read models. Triggers
+(migrations, ``triggers.py``) make the first rule true for everybody else.
+"""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class Event(models.Model):
+    """One thing that happened. Never changed, never deleted; see docs/reference/events.md."""
+
+    position = models.BigIntegerField(primary_key=True)
+    event_id = models.UUIDField(unique=True)
+    stream = models.CharField(max_length=100)
+    version = models.PositiveIntegerField()
+    type = models.CharField(max_length=40, db_index=True)
+    schema = models.PositiveSmallIntegerField()
+    # Text, not jsonb: what is hashed is canonical bytes, and these are they.
+    data = models.TextField()
+    meta = models.TextField()
+    recorded_at = models.DateTimeField(db_index=True)
+    leaf_hash = models.CharField(max_length=64)
+
+    class Meta:
+        ordering = ["position"]
+        default_permissions = ("view",)
+        constraints = [
+            models.UniqueConstraint(fields=["stream", "version"], name="event_stream_version")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.position} {self.type}"
+
+
+class LogHead(models.Model):
+    """The one row whose lock orders all appends: the log's size."""
+
+    id = models.PositiveSmallIntegerField(primary_key=True)
+    size = models.BigIntegerField()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"size {self.size}"
+
+
+class Mention(models.Model):
+    """Which events are about a thing: the index that histories and provenance are read from."""
+
+    kind = models.CharField(max_length=16)
+    key = models.CharField(max_length=100)
+    position = models.BigIntegerField()
+
+    class Meta:
+        default_permissions = ()
+        constraints = [
+            models.UniqueConstraint(fields=["kind", "key", "position"], name="mention_once")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.key}@{self.position}"
+
+
+class Generation(models.Model):
+    """One import of a template (or, number 0, an adopted dataset) as its event told it."""
+
+    template_name = models.CharField(max_length=64)
+    number = models.PositiveIntegerField()
+    position = models.BigIntegerField()  # of the event that made it
+    import_id = models.CharField(max_length=36, blank=True)
+    adopted = models.BooleanField(default=False)
+    scheme = models.CharField(max_length=20, blank=True)
+    reference = models.CharField(max_length=600, blank=True)
+    floating = models.BooleanField(default=False)
+    index_digest = models.CharField(max_length=71, blank=True, db_index=True)
+    manifest_digest = models.CharField(max_length=71, blank=True, db_index=True)
+    config_digest = models.CharField(max_length=71, blank=True, db_index=True)
+    platform = models.CharField(max_length=100, blank=True)
+    engine = models.CharField(max_length=20, blank=True)
+    dataset = models.CharField(max_length=500)
+    origin = models.CharField(max_length=500)
+    snapshot_guid = models.CharField(max_length=40)
+    size_bytes = models.BigIntegerField()
+    entries = models.BigIntegerField()
+    tree_digest = models.CharField(max_length=71, db_index=True)
+    statement = models.TextField()
+    statement_digest = models.CharField(max_length=71, db_index=True)
+    deviations = models.JSONField(default=list)
+    verdict = models.JSONField(default=dict)
+    findings = models.JSONField(default=list)
+    milliseconds = models.JSONField(default=dict)
+    imported_at = models.DateTimeField()
+    imported_by = models.CharField(max_length=150)
+    destroyed_position = models.BigIntegerField(null=True)
+
+    class Meta:
+        default_permissions = ("view",)
+        constraints = [
+            models.UniqueConstraint(fields=["template_name", "number"], name="generation_number")
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.template_name} generation {self.number}"
+
+
+class Template(models.Model):
+    """A name and the generation that it points at now."""
+
+    name = models.CharField(max_length=64, primary_key=True)
+    current = models.ForeignKey(Generation, on_delete=models.PROTECT, related_name="+")
+    snapshot = models.CharField(max_length=500)  # the alias's, as the API calls it
+    missing = models.BooleanField(default=False)  # its dataset was not there at the last reload
+    position = models.BigIntegerField()  # of the last event that changed this row
+
+    class Meta:
+        ordering = ["name"]
+        default_permissions = ("view",)
+        permissions = [
+            ("operate_template", "Can import, destroy and reload templates"),
+            ("sign_template", "Can sign templates"),
+            ("launch_template", "Can launch and destroy sandboxes"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Signature(models.Model):
+    """An accepted signature over a statement. It serves every generation with that statement."""
+
+    template_name = models.CharField(max_length=64)
+    statement_digest = models.CharField(max_length=71, db_index=True)
+    key_id = models.CharField(max_length=16)
+    key_label = models.CharField(max_length=100)
+    public_key = models.CharField(max_length=60)  # base64 of 42 bytes
+    signature = models.TextField()
+    signed_at = models.DateTimeField()
+    signed_by = models.CharField(max_length=150)
+    position = models.BigIntegerField()
+
+    class Meta:
+        ordering = ["position"]
+        default_permissions = ("view",)
+        constraints = [
+            models.UniqueConstraint(
+                fields=["statement_digest", "public_key"], name="signature_once_per_key"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.key_label} over {self.statement_digest}"
+
+
+class Sandbox(models.Model):
+    """A clone that was launched through the gate."""
+
+    id = models.CharField(max_length=64, primary_key=True)
+    template_name = models.CharField(max_length=64, db_index=True)
+    generation = models.PositiveIntegerField()
+    dataset = models.CharField(max_length=500)
+    origin = models.CharField(max_length=500)
+    signed = models.BooleanField()
+    key_id = models.CharField(max_length=16, blank=True)
+    gate = models.CharField(max_length=8)
+    created_at = models.DateTimeField()
+    created_by = models.CharField(max_length=150)
+    destroyed_at = models.DateTimeField(null=True)
+    position = models.BigIntegerField()
+
+    class Meta:
+        ordering = ["created_at", "id"]
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class Lease(models.Model):
+    """A running import: at most one per template. Not folded from the log; recovery ends it.
+
+    The holder keeps a lock on ``<state>/leases/<import_id>`` for as long as it lives, so that
+    whoever gets that lock on the same node knows that it is dead.
+    """
+
+    template_name = models.CharField(max_length=64, primary_key=True)
+    import_id = models.CharField(max_length=36, unique=True)
+    node = models.CharField(max_length=63)
+    reference = models.CharField(max_length=600)
+    generation = models.PositiveIntegerField()
+    dataset = models.CharField(max_length=500)  # relative to the pool's root
+    actor = models.CharField(max_length=150)
+    started_at = models.DateTimeField()
+    stage = models.CharField(max_length=20)
+    done = models.BigIntegerField(default=0)
+    total = models.BigIntegerField(null=True)
+    unit = models.CharField(max_length=10, default="bytes")
+    updated_at = models.DateTimeField()
+
+    class Meta:
+        default_permissions = ("view",)
+
+    def __str__(self) -> str:
+        return f"{self.template_name} ({self.import_id})"

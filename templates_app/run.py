@@ -1,0 +1,161 @@
+"""The one place that starts other programs.
+
+Argument lists only, never a shell; every run has a timeout and a process group of its own, which is
+killed as a whole when the time is up or the caller is interrupted. A program's stderr goes to our
+log and into ``error.private``, never to a caller.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from templates_app.errors import ImportTimeout, ProgramFailed, ProgramKilled, ProgramMissing
+
+logger = logging.getLogger("coppice.run")
+
+#: Marks every process that an import starts, so that recovery finds those of a dead one.
+IMPORT_MARK = "COPPICE_RUNS_IMPORT"
+_KEPT_STDERR = 4000  # characters of a program's complaint that the log keeps
+_MAX_STDOUT = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    argv: tuple[str, ...]
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def program(self) -> str:
+        return self.argv[0]
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """What a program may see of ours: enough to run, no secret of the server, messages in C."""
+    kept = ("PATH", "HOME", "USER", "TMPDIR", "XDG_RUNTIME_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR")
+    own = {name: os.environ[name] for name in kept if name in os.environ}
+    return {**own, "LC_ALL": "C", **(extra or {})}
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    check: bool = True,
+    on_line: Callable[[str], None] | None = None,
+) -> Result:
+    """Run ``argv`` to its end and return what it printed.
+
+    ``timeout`` is in seconds. ``on_line`` gets each line of stdout as it comes (``\\r`` ends a line
+    too, for progress displays); the lines are then not kept. With ``check``, a status other than 0
+    raises ProgramFailed. ProgramMissing, ProgramKilled (ended by a signal that we did not send) and
+    ImportTimeout are raised in any case.
+    """
+    program = argv[0]
+    logger.debug("run", extra={"argv": list(argv)})
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(env),
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        raise ProgramMissing(f"The program {program!r} is not installed on the server.") from None
+    except PermissionError:
+        raise ProgramMissing(f"The program {program!r} may not be run by the server.") from None
+    try:
+        stdout, stderr = _collect(process, timeout, on_line)
+    except subprocess.TimeoutExpired:
+        raise ImportTimeout(
+            f"{program} did not end within {timeout:g} seconds.", private=" ".join(argv)
+        ) from None
+    finally:
+        _kill_group(process)
+    result = Result(tuple(argv), process.returncode, stdout, stderr)
+    if result.status < 0:
+        name = signal.Signals(-result.status).name
+        raise ProgramKilled(f"{program} was killed by {name}.", private=stderr[-_KEPT_STDERR:])
+    if result.status != 0:
+        logger.warning(
+            "%s ended with status %d: %s",
+            program,
+            result.status,
+            stderr[-_KEPT_STDERR:].strip(),
+            extra={"argv": list(argv)},
+        )
+        if check:
+            raise ProgramFailed(
+                f"{program} ended with status {result.status}.", private=stderr[-_KEPT_STDERR:]
+            )
+    return result
+
+
+def _collect(
+    process: subprocess.Popen[bytes], timeout: float, on_line: Callable[[str], None] | None
+) -> tuple[str, str]:
+    if on_line is None:
+        out, err = process.communicate(timeout=timeout)
+        return _text(out), _text(err)
+    if process.stdout is None or process.stderr is None:
+        raise ValueError("the program was started without pipes")
+    errors: list[bytes] = []
+    drain = threading.Thread(target=_drain, args=(process.stderr, errors), daemon=True)
+    drain.start()
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        _kill_group(process)
+
+    timer = threading.Timer(timeout, expire)
+    timer.start()
+    try:
+        rest = b""
+        while chunk := os.read(process.stdout.fileno(), 65536):
+            *lines, rest = (rest + chunk).replace(b"\r", b"\n").split(b"\n")
+            for line in lines:
+                if line:
+                    on_line(_text(line))
+            rest = rest[-65536:]
+        process.wait()
+    finally:
+        timer.cancel()
+    drain.join(5)
+    if expired.is_set():
+        raise subprocess.TimeoutExpired(process.args, timeout)
+    return "", _text(b"".join(errors))
+
+
+def _drain(stream: object, into: list[bytes]) -> None:
+    kept = 0
+    while chunk := os.read(stream.fileno(), 65536):  # type: ignore[attr-defined]
+        if kept < 1_000_000:
+            into.append(chunk)
+            kept += len(chunk)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """After this nothing of the program's process group is left, whatever ended the run."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+
+
+def _text(data: bytes) -> str:
+    return data[:_MAX_STDOUT].decode("utf-8", "replace")
