@@ -68,6 +68,8 @@ class Mention(models.Model):
 class Generation(models.Model):
     """One import of a template (or, number 0, an adopted dataset) as its event told it."""
 
+    # "name@number": a key that a rebuild makes again, so that rebuilt rows are identical.
+    id = models.CharField(max_length=80, primary_key=True)
     template_name = models.CharField(max_length=64)
     number = models.PositiveIntegerField()
     position = models.BigIntegerField()  # of the event that made it
@@ -140,7 +142,7 @@ class Signature(models.Model):
     signature = models.TextField()
     signed_at = models.DateTimeField()
     signed_by = models.CharField(max_length=150)
-    position = models.BigIntegerField()
+    position = models.BigIntegerField(primary_key=True)
 
     class Meta:
         ordering = ["position"]
