@@ -147,6 +147,7 @@ class Imported(DomainEvent):
     findings: tuple[str, ...]
     forced: bool
     milliseconds: dict[str, int]  # per stage
+    moved_aside: str | None = None  # where the hand-made dataset of this name (generation 0) is now
 
     def stream(self) -> str:
         return f"template:{self.template}"

@@ -1,0 +1,217 @@
+"""The import: an ordered list of stages with an undo stack. Knows no database and no settings.
+
+Every stage that makes something pushes its inverse at once; whatever ends the run before ``commit``
+has returned (an error, a timeout that arrives as SystemExit, a lost database) runs the inverses in
+reverse. ``commit`` appends the event: the one point after which the generation exists.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from templates_app.datasets.base import DatasetDriver, Snapshot, alias_name, generation_name
+from templates_app.errors import CoppiceError, PlatformIncompatible, TreeRefused
+from templates_app.events import Deviation, Verdict
+from templates_app.names import TemplateName
+from templates_app.sources.base import Progress, Receipt, Report, Resolved, Source
+from templates_app.sources.plant import plant_resolv_conf
+from templates_app.sources.verdict import judge
+from templates_app.trust import statement, tree
+
+T = TypeVar("T")
+
+#: The stages, in order; also the words that progress and failures use.
+STAGES = ("resolve", "create", "pull", "copy", "plant", "judge", "digest", "seal", "record")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """What the settings say about every import."""
+
+    nameserver: str
+    limit_entries: int
+    refuse_foreign: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """A sealed generation, not yet in the log."""
+
+    resolved: Resolved
+    receipt: Receipt
+    dataset: str  # full name
+    snapshot: Snapshot
+    entries: int
+    tree_digest: str
+    statement: bytes
+    statement_digest: str
+    deviations: tuple[Deviation, ...]
+    verdict: Verdict
+    findings: tuple[str, ...]
+    milliseconds: dict[str, int]
+    moved_aside: str | None
+
+
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """One import; after a failure ``stage``, ``undone`` and ``leftovers`` say what became of it."""
+
+    name: TemplateName
+    source: Source
+    import_id: str
+    generation: int
+    driver: DatasetDriver
+    rules: Rules
+    report: Report
+    hand_made: bool = False  # a hand-made dataset stands where the alias goes
+    stage: str = "resolve"
+    resolved: Resolved | None = None
+    undone: list[str] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)
+    milliseconds: dict[str, int] = field(default_factory=dict)
+    _undo: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
+
+    @property
+    def relative(self) -> str:
+        return generation_name(self.name.text, self.generation, self.import_id)
+
+    def enter(self, stage: str) -> None:
+        self.stage = stage
+        self.report(Progress(stage=stage, unit="steps"))
+
+    def undo_with(self, what: str, inverse: Callable[[], None]) -> None:
+        self._undo.append((what, inverse))
+
+    def unwind(self) -> None:
+        """Run the inverses, last first. One that fails is a leftover, and the rest still run."""
+        while self._undo:
+            what, inverse = self._undo.pop()
+            try:
+                inverse()
+            except CoppiceError as error:
+                self.leftovers.append(f"{what}: {error.detail}")
+            except OSError as error:
+                self.leftovers.append(f"{what}: {error.strerror or type(error).__name__}")
+            else:
+                self.undone.append(what)
+
+    def keep(self) -> None:
+        self._undo.clear()
+
+
+def run(job: Job, commit: Callable[[Made], T]) -> T:
+    """Make the generation, then ``commit`` it; undo everything on any exit before that."""
+    try:
+        result = commit(_make(job))
+    except BaseException:
+        # BaseException: the queue's timeout and an interrupt come as SystemExit, KeyboardInterrupt.
+        job.unwind()
+        raise
+    job.keep()
+    return result
+
+
+def _make(job: Job) -> Made:
+    with _timed(job, "resolve"):
+        resolved = job.resolved = job.source.resolve()
+    with _timed(job, "create"):
+        moved_aside = _make_way(job)
+        job.undo_with(f"dataset {job.relative}", lambda: job.driver.destroy(job.relative))
+        dataset = job.driver.create(job.relative)
+    job.enter("pull")
+    receipt = job.source.fetch(resolved, dataset.path, _staged(job), job.import_id)
+    job.milliseconds.update(receipt.milliseconds)
+    with _timed(job, "plant"):
+        planted = plant_resolv_conf(dataset.path, job.rules.nameserver)
+    with _timed(job, "judge"):
+        verdict = judge(dataset.path, resolved.platform)
+        _refuse_foreign(job, verdict)
+    with _timed(job, "digest"):
+        made = tree.scan(
+            dataset.path,
+            limit_entries=job.rules.limit_entries,
+            on_progress=lambda entries, _bytes: job.report(
+                Progress(stage="digest", done=entries, unit="entries")
+            ),
+        )
+    with _timed(job, "seal"):
+        snapshot = job.driver.seal(job.relative)
+    job.enter("record")
+    deviations = tuple(one for one in (planted,) if one)
+    text = statement.build(
+        template=job.name.text,
+        tree_digest=made.digest,
+        canonical_reference=f"{job.source.scheme}:{resolved.canonical}",
+        platform=str(resolved.platform),
+        digests=resolved.digests,
+        exclusions=receipt.left_out,
+        deviations=deviations,
+    )
+    return Made(
+        resolved=resolved,
+        receipt=receipt,
+        dataset=dataset.name,
+        snapshot=snapshot,
+        entries=made.entries,
+        tree_digest=made.digest,
+        statement=text,
+        statement_digest=statement.digest(text),
+        deviations=deviations,
+        verdict=verdict,
+        findings=(*receipt.findings, *_verdict_findings(verdict)),
+        milliseconds=job.milliseconds,
+        moved_aside=moved_aside,
+    )
+
+
+def _make_way(job: Job) -> str | None:
+    """Move a hand-made dataset from where the alias will be; its new full name, if there was one.
+
+    Before the bytes move, not after: while it cannot be moved (it has mounted clones, say) the
+    answer is a conflict, and nothing was downloaded for it.
+    """
+    if not job.hand_made:
+        return None
+    old, new = alias_name(job.name.text), generation_name(job.name.text, 0, job.import_id)
+    job.driver.move(old, new)
+    job.undo_with(f"move of {old}", lambda: job.driver.move(new, old))
+    return job.driver.full_name(new)
+
+
+def _refuse_foreign(job: Job, verdict: Verdict) -> None:
+    if job.rules.refuse_foreign and verdict.result in ("foreign", "mixed"):
+        raise PlatformIncompatible(
+            f"The image's programs are not for {verdict.config_platform}: {verdict.reason}",
+            hint="Choose an image for this platform, or set COPPICE_REFUSE_FOREIGN=off.",
+            extra={"abis": list(verdict.abis)},
+        )
+
+
+def _verdict_findings(verdict: Verdict) -> tuple[str, ...]:
+    if verdict.result in ("foreign", "mixed"):
+        return (f"Programs will fail at exec: {verdict.reason}",)
+    return ()
+
+
+def _staged(job: Job) -> Report:
+    """A report that also remembers the stage, so that a failure can name it."""
+
+    def report(progress: Progress) -> None:
+        if progress.stage not in STAGES:
+            raise TreeRefused(f"unknown stage {progress.stage}")
+        job.stage = progress.stage
+        job.report(progress)
+
+    return report
+
+
+@contextmanager
+def _timed(job: Job, stage: str) -> Iterator[None]:
+    job.enter(stage)
+    begun = time.monotonic()
+    yield
+    job.milliseconds[stage] = round((time.monotonic() - begun) * 1000)
