@@ -159,7 +159,7 @@ REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["knox.auth.TokenAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["templates_app.api.permissions.Denied"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "DEFAULT_PARSER_CLASSES": ["templates_app.api.parsers.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "templates_app.api.errors.handle",
     "UNAUTHENTICATED_USER": None,
@@ -167,6 +167,7 @@ REST_FRAMEWORK = {
 
 REST_KNOX = {
     "TOKEN_TTL": None,  # create_token sets each token's own expiry
+    "AUTH_HEADER_PREFIX": "Bearer",
     "AUTO_REFRESH": False,
     "TOKEN_LIMIT_PER_USER": None,
 }

@@ -62,6 +62,21 @@ class MalformedRequest(CoppiceError):
     title = "The request is malformed"
 
 
+class MethodNotAllowed(CoppiceError):
+    code, status, exit_status = "method_not_allowed", 405, Exit.USAGE
+    title = "This address does not take this method"
+
+
+class NotAcceptable(CoppiceError):
+    code, status, exit_status = "not_acceptable", 406, Exit.USAGE
+    title = "There is no answer in the format asked for"
+
+
+class UnsupportedMediaType(CoppiceError):
+    code, status, exit_status = "unsupported_media_type", 415, Exit.USAGE
+    title = "The body is of a kind that is not taken"
+
+
 class MalformedName(CoppiceError):
     code, status, exit_status = "malformed_name", 400, Exit.USAGE
     title = "The template name is malformed"

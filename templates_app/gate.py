@@ -118,7 +118,7 @@ def _unchanged(template: str, generation: GenerationState, live: Snapshot | None
             name,
             "statement_stale",
             f"The snapshot {found}; the statement was made for guid {generation.snapshot_guid}.",
-            f"Find out who replaced it, then import again: coppice tpl import-oci {template} … --force",
+            f"Find out who replaced it, then: coppice tpl import-oci {template} REF --force",
         )
     return Check(name=name, passed=True, reason=f"Its guid is {live.guid}, as recorded.")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from templates_app.datasets.base import DatasetDriver, Snapshot, alias_name, generation_name
-from templates_app.errors import CoppiceError, PlatformIncompatible, TreeRefused
+from templates_app.errors import CoppiceError, PlatformIncompatible
 from templates_app.events import Deviation, Verdict
 from templates_app.names import TemplateName
 from templates_app.sources.base import Progress, Receipt, Report, Resolved, Source
@@ -202,7 +202,7 @@ def _staged(job: Job) -> Report:
 
     def report(progress: Progress) -> None:
         if progress.stage not in STAGES:
-            raise TreeRefused(f"unknown stage {progress.stage}")
+            raise ValueError(f"unknown stage {progress.stage!r}")
         job.stage = progress.stage
         job.report(progress)
 

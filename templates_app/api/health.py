@@ -1,0 +1,62 @@
+"""For those who watch: alive, ready, figures. Alive needs no token and touches nothing."""
+
+from __future__ import annotations
+
+from django.db import connection
+from django.http import HttpResponse
+from django_prometheus.exports import ExportToDjangoView
+from drf_spectacular.utils import extend_schema
+from rest_framework.permissions import AllowAny
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from templates_app import triggers
+from templates_app.api import permissions as may
+from templates_app.api import serializers as shapes
+from templates_app.api.views import View, problems
+from templates_app.services import common
+
+
+class Alive(View):
+    permission_classes = [AllowAny]
+    authentication_classes = ()
+
+    @extend_schema(operation_id="healthz", auth=[], responses={200: shapes.Health})
+    def get(self, request: Request) -> Response:
+        return Response({"status": "ok"})
+
+
+class Ready(View):
+    """503 while something is missing that an import or a launch needs; says which."""
+
+    permission_classes = [AllowAny]
+    authentication_classes = ()
+
+    @extend_schema(
+        operation_id="readyz",
+        auth=[],
+        responses={200: shapes.Readiness, 503: shapes.Readiness},
+    )
+    def get(self, request: Request) -> Response:
+        checks = {"database": "ok", "log": "ok", "pool": "ok"}
+        try:
+            if gone := triggers.missing(connection):
+                checks["log"] = f"{len(gone)} of the log's triggers are gone"
+        except Exception as error:  # noqa: BLE001 - any failure here is the answer, with its kind
+            checks["database"] = checks["log"] = type(error).__name__
+        try:
+            common.driver().check()
+        except Exception as error:  # noqa: BLE001 - as above
+            checks["pool"] = getattr(error, "code", type(error).__name__)
+        ready = all(state == "ok" for state in checks.values())
+        answer = {"status": "ok" if ready else "not ready", "checks": checks}
+        return Response(answer, status=200 if ready else 503)
+
+
+class Metrics(View):
+    needs = {"GET": may.VIEW}
+
+    @extend_schema(operation_id="metrics", responses={(200, "text/plain"): str, **problems()})
+    def get(self, request: Request) -> HttpResponse:
+        """Figures in Prometheus's text format; its scraper needs a token of an auditor."""
+        return ExportToDjangoView(request._request)

@@ -1,0 +1,40 @@
+"""Who may do what. Denied unless a view says otherwise; roles are groups made by a migration."""
+
+from __future__ import annotations
+
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+VIEW = "templates_app.view_template"
+OPERATE = "templates_app.operate_template"
+SIGN = "templates_app.sign_template"
+LAUNCH = "templates_app.launch_template"
+
+#: Role (the group's name) -> permissions beyond viewing. docs/reference/api.md has the table.
+ROLES: dict[str, tuple[str, ...]] = {
+    "auditor": (),
+    "operator": (OPERATE,),
+    "signer": (SIGN,),
+    "gateway": (LAUNCH,),
+}
+
+
+class Denied(BasePermission):
+    """The default: a view that forgot to say who may use it is used by nobody."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        return False
+
+
+class Needs(BasePermission):
+    """Each method needs the permission that the view's ``needs`` names for it."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        needed = getattr(view, "needs", {}).get(
+            "GET" if request.method == "HEAD" else request.method
+        )
+        if needed is None:
+            # An unknown method is answered 405 by the view, but only to somebody with a token.
+            return bool(request.user) and request.method not in getattr(view, "needs", {})
+        return bool(request.user) and request.user.has_perm(needed)

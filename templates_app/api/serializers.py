@@ -1,0 +1,241 @@
+"""Shapes of the wire: camelCase keys, one class per thing. Requests and answers are apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from rest_framework import serializers as s
+
+from templates_app.services.queries import DigestFacts, ImportStatus, TemplateRow
+
+
+class ImportRequest(s.Serializer[Any]):
+    name = s.CharField(max_length=64, trim_whitespace=False, help_text="[a-z0-9][a-z0-9-]{0,63}")
+    # `from` is a keyword of Python: declared by get_fields below.
+    force = s.BooleanField(required=False, default=False)
+
+    def get_fields(self) -> dict[str, s.Field[Any, Any, Any, Any]]:
+        fields = super().get_fields()
+        fields["from"] = s.CharField(
+            max_length=1024,
+            trim_whitespace=False,
+            help_text="scheme:reference, for example oci:quay.io/project/image:1.0",
+        )
+        return fields
+
+
+class SignatureRequest(s.Serializer[Any]):
+    signature = s.CharField(
+        max_length=4096, trim_whitespace=False, help_text="The whole .sig file that signify wrote."
+    )
+
+
+class SandboxRequest(s.Serializer[Any]):
+    template = s.CharField(max_length=64, trim_whitespace=False)
+    name = s.CharField(max_length=64, required=False, trim_whitespace=False)
+
+
+class Digests(s.Serializer[Any]):
+    index = s.CharField(source="index_digest")
+    manifest = s.CharField(source="manifest_digest")
+    config = s.CharField(source="config_digest")
+
+    def to_representation(self, instance: Any) -> dict[str, Any]:
+        return {key: value or None for key, value in super().to_representation(instance).items()}
+
+
+class Deviation(s.Serializer[Any]):
+    path = s.CharField()
+    reason = s.CharField()
+    sha256 = s.CharField(allow_null=True)
+
+
+class Verdict(s.Serializer[Any]):
+    result = s.ChoiceField(choices=["native", "foreign", "mixed", "none"])
+    abis = s.ListField(child=s.CharField())
+    configPlatform = s.CharField()
+    reason = s.CharField()
+
+
+class Template(s.Serializer[TemplateRow]):
+    name = s.CharField(source="template.name")
+    snapshot = s.CharField(source="template.snapshot")
+    sizeBytes = s.IntegerField(source="template.current.size_bytes")
+    generation = s.IntegerField(source="template.current.number")
+    origin = s.CharField(source="template.current.origin")
+    reference = s.CharField(source="template.current.reference", allow_blank=True)
+    floating = s.BooleanField(source="template.current.floating")
+    digest = s.SerializerMethodField()
+    digests = Digests(source="template.current")
+    treeDigest = s.CharField(source="template.current.tree_digest")
+    statementDigest = s.CharField(source="template.current.statement_digest")
+    platform = s.CharField(source="template.current.platform", allow_blank=True)
+    engine = s.CharField(source="template.current.engine", allow_blank=True)
+    entries = s.IntegerField(source="template.current.entries")
+    verdict = s.SerializerMethodField()
+    deviations = Deviation(source="template.current.deviations", many=True)
+    findings = s.ListField(source="template.current.findings", child=s.CharField())
+    adopted = s.BooleanField(source="template.current.adopted")
+    missing = s.BooleanField(source="template.missing")
+    signed = s.BooleanField()
+    blocked = s.SerializerMethodField()
+    importedAt = s.DateTimeField(source="template.current.imported_at")
+    importedBy = s.CharField(source="template.current.imported_by")
+    position = s.IntegerField(source="template.position")
+
+    def get_digest(self, row: TemplateRow) -> str | None:
+        """The manifest digest: what was unpacked. Null for an adopted template."""
+        return row.template.current.manifest_digest or None
+
+    def get_verdict(self, row: TemplateRow) -> dict[str, Any] | None:
+        return row.template.current.verdict or None
+
+    def get_blocked(self, row: TemplateRow) -> bool:
+        """Whether the gate would refuse it; `GET …/gate` has the reasons."""
+        mode = settings.COPPICE_REQUIRE_SIGNED_TEMPLATES
+        return row.template.missing or (mode == "on" and not row.signed)
+
+
+class Event(s.Serializer[Any]):
+    position = s.IntegerField()
+    eventId = s.UUIDField(source="event_id")
+    stream = s.CharField()
+    version = s.IntegerField()
+    type = s.CharField()
+    schema = s.IntegerField()
+    data = s.SerializerMethodField()
+    meta = s.SerializerMethodField()
+    recordedAt = s.DateTimeField(source="recorded_at")
+    leafHash = s.CharField(source="leaf_hash")
+    sentence = s.SerializerMethodField()
+
+    def get_data(self, one: Any) -> dict[str, Any]:
+        return one.event.to_json()
+
+    def get_meta(self, one: Any) -> dict[str, Any]:
+        return one.meta.to_json()
+
+    def get_sentence(self, one: Any) -> str:
+        return one.event.sentence()
+
+
+class Feed(s.Serializer[Any]):
+    events = Event(many=True)
+    after = s.IntegerField(help_text="Ask for events after this position next.")
+
+
+class Signature(s.Serializer[Any]):
+    statementDigest = s.CharField(source="statement_digest")
+    template = s.CharField(source="template_name")
+    keyId = s.CharField(source="key_id")
+    keyLabel = s.CharField(source="key_label")
+    signedAt = s.DateTimeField(source="signed_at")
+    signedBy = s.CharField(source="signed_by")
+    position = s.IntegerField()
+
+
+class Check(s.Serializer[Any]):
+    name = s.CharField()
+    passed = s.BooleanField()
+    reason = s.CharField()
+    code = s.CharField(allow_null=True)
+    nextStep = s.CharField(allow_null=True)
+
+
+class GateDecision(s.Serializer[Any]):
+    template = s.CharField()
+    generation = s.IntegerField()
+    mode = s.ChoiceField(choices=["on", "warn", "off"])
+    allowed = s.BooleanField()
+    signed = s.BooleanField()
+    keyId = s.CharField(allow_null=True)
+    keyLabel = s.CharField(allow_null=True)
+    statementDigest = s.CharField()
+    treeDigest = s.CharField()
+    code = s.CharField(allow_null=True)
+    checks = Check(many=True)
+
+
+class Sandbox(s.Serializer[Any]):
+    id = s.CharField()
+    template = s.CharField(source="template_name")
+    generation = s.IntegerField()
+    dataset = s.CharField()
+    origin = s.CharField()
+    signed = s.BooleanField()
+    gate = s.CharField()
+    createdAt = s.DateTimeField(source="created_at")
+    createdBy = s.CharField(source="created_by")
+
+
+class GenerationFacts(s.Serializer[Any]):
+    template = s.CharField(source="template_name")
+    generation = s.IntegerField(source="number")
+    reference = s.CharField()
+    origin = s.CharField()
+    digests = Digests(source="*")
+    treeDigest = s.CharField(source="tree_digest")
+    statementDigest = s.CharField(source="statement_digest")
+    importedAt = s.DateTimeField(source="imported_at")
+    importedBy = s.CharField(source="imported_by")
+    destroyed = s.SerializerMethodField()
+
+    def get_destroyed(self, generation: Any) -> bool:
+        return generation.destroyed_position is not None
+
+
+class Provenance(s.Serializer[DigestFacts]):
+    digest = s.CharField()
+    kinds = s.ListField(child=s.CharField())
+    generations = GenerationFacts(many=True)
+    signatures = Signature(many=True)
+    sandboxes = Sandbox(many=True)
+    events = Event(many=True)
+
+
+class RunningImport(s.Serializer[ImportStatus]):
+    state = s.ChoiceField(choices=["running", "imported", "failed"])
+    importId = s.SerializerMethodField()
+    stage = s.CharField(source="lease.stage", default=None, allow_null=True)
+    done = s.IntegerField(source="lease.done", default=None, allow_null=True)
+    total = s.IntegerField(source="lease.total", default=None, allow_null=True)
+    unit = s.CharField(source="lease.unit", default=None, allow_null=True)
+    startedAt = s.DateTimeField(source="lease.started_at", default=None, allow_null=True)
+    actor = s.SerializerMethodField()
+    event = Event(source="ended", allow_null=True)
+
+    def get_importId(self, status: ImportStatus) -> str:
+        if status.lease is not None:
+            return status.lease.import_id
+        return str(getattr(status.ended.event, "import_id", "")) if status.ended else ""
+
+    def get_actor(self, status: ImportStatus) -> str:
+        if status.lease is not None:
+            return status.lease.actor
+        return status.ended.meta.actor if status.ended else ""
+
+
+class Datasets(s.Serializer[Any]):
+    datasets = s.ListField(child=s.CharField())
+
+
+class Health(s.Serializer[Any]):
+    status = s.CharField()
+
+
+class Readiness(s.Serializer[Any]):
+    status = s.CharField()
+    checks = s.DictField(child=s.CharField())
+
+
+class Problem(s.Serializer[Any]):
+    """RFC 9457 problem details. `code` is stable; further members depend on it."""
+
+    type = s.CharField()
+    title = s.CharField()
+    status = s.IntegerField()
+    code = s.CharField()
+    detail = s.CharField()
+    nextStep = s.CharField(allow_blank=True)
+    requestId = s.CharField()

@@ -1,0 +1,26 @@
+"""The API's addresses: no trailing slash. docs/reference/api.md and the schema list them."""
+
+from django.urls import path
+from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+
+from templates_app.api import health, views
+
+urlpatterns = [
+    path("templates", views.Templates.as_view()),
+    path("templates/reload", views.Reload.as_view()),
+    path("templates/<str:name>", views.Template.as_view()),
+    path("templates/<str:name>/statement", views.Statement.as_view()),
+    path("templates/<str:name>/signatures", views.Signatures.as_view()),
+    path("templates/<str:name>/gate", views.Gate.as_view()),
+    path("templates/<str:name>/events", views.TemplateEvents.as_view()),
+    path("templates/<str:name>/import", views.TemplateImport.as_view()),
+    path("events", views.Events.as_view()),
+    path("digests/<str:digest>", views.Digest.as_view()),
+    path("sandboxes", views.Sandboxes.as_view()),
+    path("sandboxes/<str:sandbox_id>", views.Sandbox.as_view()),
+    path("healthz", health.Alive.as_view()),
+    path("readyz", health.Ready.as_view()),
+    path("metrics", health.Metrics.as_view()),
+    path("schema", SpectacularAPIView.as_view(), name="schema"),
+    path("docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+]

@@ -1,0 +1,323 @@
+"""One class per address: shape in, use case, shape out."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from django.http import HttpResponse
+from django.utils.http import parse_etags
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.exceptions import ValidationError
+from rest_framework.renderers import JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from templates_app import store
+from templates_app.api import permissions as may
+from templates_app.api import serializers as shapes
+from templates_app.api.errors import MEDIA_TYPE
+from templates_app.errors import SandboxNotFound
+from templates_app.events import Meta
+from templates_app.models import Signature
+from templates_app.services import common, imports, launches, pool, queries, signing
+
+MAX_PAGE = 500
+
+
+def problems(*statuses: int) -> dict[Any, Any]:
+    """The problem documents that an operation may answer, beside those that every one may."""
+    return {
+        (status, MEDIA_TYPE): shapes.Problem for status in (400, 401, 403, 404, 406, 503, *statuses)
+    }
+
+
+def who(request: Request) -> Meta:
+    return common.context(
+        actor=request.user.get_username(),
+        source="api",
+        request_id=getattr(request._request, "request_id", ""),
+    )
+
+
+class View(APIView):
+    """A view whose ``needs`` names the permission for each method; others are 405."""
+
+    permission_classes = [may.Needs]
+    needs: dict[str, str] = {}
+
+
+def _checked(shape: type[Any], data: Any) -> dict[str, Any]:
+    """The request's body in its shape; an unknown key is an error, not a silent typing slip."""
+    if not isinstance(data, dict):
+        raise ValidationError({"body": ["It must be a JSON object."]})
+    serializer = shape(data=data)
+    unknown = sorted(set(data) - set(serializer.fields))
+    if unknown:
+        raise ValidationError({key: ["There is no such key."] for key in unknown})
+    serializer.is_valid(raise_exception=True)
+    for key, value in data.items():
+        # DRF turns numbers and "yes" into text and truth; what was sent must be what is meant.
+        wanted = bool if isinstance(serializer.validated_data[key], bool) else str
+        if type(value) is not wanted:
+            raise ValidationError({key: [f"It must be a {wanted.__name__}."]})
+    return dict(serializer.validated_data)
+
+
+def _flag(request: Request, name: str) -> bool | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    if text not in ("true", "false"):
+        raise ValidationError({name: ["It must be true or false."]})
+    return text == "true"
+
+
+def _number(request: Request, name: str, default: int, most: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= most):
+        raise ValidationError({name: [f"It must be a whole number from 0 to {most}."]})
+    return int(text)
+
+
+def _query(name: str, kind: Any = str, help_text: str = "") -> OpenApiParameter:
+    return OpenApiParameter(name, kind, OpenApiParameter.QUERY, description=help_text)
+
+
+def _tagged(request: Request, data: Any) -> Response:
+    """200 with an ETag over the very bytes, or 304 where the caller has them already."""
+    etag = f'"{hashlib.sha256(JSONRenderer().render(data)).hexdigest()[:32]}"'
+    wanted = parse_etags(request.headers.get("If-None-Match", ""))
+    if etag in wanted or "*" in wanted:
+        return Response(status=304, headers={"ETag": etag})
+    return Response(data, headers={"ETag": etag, "Cache-Control": "private, no-cache"})
+
+
+class Templates(View):
+    needs = {"GET": may.VIEW, "POST": may.OPERATE}
+
+    @extend_schema(
+        operation_id="templates_list",
+        parameters=[
+            _query("signed", OpenApiTypes.BOOL),
+            _query("digest", help_text="An index, manifest, config or tree digest."),
+            _query("name"),
+            _query("platform"),
+        ],
+        responses={200: shapes.Template(many=True), 304: None, **problems()},
+    )
+    def get(self, request: Request) -> Response:
+        rows = queries.templates(
+            name=request.query_params.get("name"),
+            digest=request.query_params.get("digest"),
+            platform=request.query_params.get("platform"),
+            signed=_flag(request, "signed"),
+        )
+        return _tagged(request, shapes.Template(rows, many=True).data)
+
+    @extend_schema(
+        operation_id="templates_import",
+        request=shapes.ImportRequest,
+        responses={201: shapes.Template, **problems(409, 415, 422, 500, 501, 502, 504, 507)},
+    )
+    def post(self, request: Request) -> Response:
+        """Import an image; blocks until the template is there."""
+        wanted = _checked(shapes.ImportRequest, request.data)
+        imports.import_template(
+            name=wanted["name"], source=wanted["from"], force=wanted["force"], context=who(request)
+        )
+        row = queries.template(name=wanted["name"])
+        return Response(
+            shapes.Template(row).data,
+            status=201,
+            headers={"Location": f"/templates/{row.template.name}"},
+        )
+
+
+class Template(View):
+    needs = {"GET": may.VIEW, "DELETE": may.OPERATE}
+
+    @extend_schema(
+        operation_id="templates_show",
+        responses={200: shapes.Template, 304: None, **problems()},
+    )
+    def get(self, request: Request, name: str) -> Response:
+        return _tagged(request, shapes.Template(queries.template(name=name)).data)
+
+    @extend_schema(
+        operation_id="templates_destroy",
+        parameters=[_query("dryRun", OpenApiTypes.BOOL, "Only say which datasets would go.")],
+        responses={200: shapes.Datasets, 204: None, **problems(409, 507)},
+    )
+    def delete(self, request: Request, name: str) -> Response:
+        if _flag(request, "dryRun"):
+            would = pool.destroy(name=name, context=who(request), dry_run=True)
+            return Response({"datasets": would})
+        pool.destroy(name=name, context=who(request))
+        return Response(status=204)
+
+
+class Reload(View):
+    needs = {"POST": may.OPERATE}
+
+    @extend_schema(
+        operation_id="templates_reload",
+        request=None,
+        responses={200: OpenApiTypes.OBJECT, **problems(409, 415, 422, 507)},
+    )
+    def post(self, request: Request) -> Response:
+        """Compare pool and log; answers what was added, changed, missing, returned, found."""
+        recorded = pool.reload(context=who(request))
+        return Response({**recorded.event.to_json(), "position": recorded.position})
+
+
+class Statement(View):
+    needs = {"GET": may.VIEW}
+
+    @extend_schema(
+        operation_id="templates_statement",
+        responses={(200, "application/vnd.in-toto+json"): OpenApiTypes.BINARY, **problems()},
+    )
+    def get(self, request: Request, name: str) -> HttpResponse:
+        """The exact bytes to sign."""
+        text = signing.statement(name=name)
+        return HttpResponse(text, content_type="application/vnd.in-toto+json")
+
+
+class Signatures(View):
+    needs = {"GET": may.VIEW, "POST": may.SIGN}
+
+    @extend_schema(
+        operation_id="signatures_list",
+        responses={200: shapes.Signature(many=True), **problems()},
+    )
+    def get(self, request: Request, name: str) -> Response:
+        """The signatures over the current generation's statement."""
+        row = queries.template(name=name)
+        rows = queries.signatures(statement_digest=row.template.current.statement_digest)
+        return Response(shapes.Signature(rows, many=True).data)
+
+    @extend_schema(
+        operation_id="signatures_add",
+        request=shapes.SignatureRequest,
+        responses={201: shapes.Signature, **problems(409, 415, 422)},
+    )
+    def post(self, request: Request, name: str) -> Response:
+        wanted = _checked(shapes.SignatureRequest, request.data)
+        recorded = signing.sign(name=name, signature=wanted["signature"], context=who(request))
+        row = Signature.objects.get(pk=recorded.position)
+        return Response(shapes.Signature(row).data, status=201)
+
+
+class Gate(View):
+    needs = {"GET": may.VIEW}
+
+    @extend_schema(operation_id="gate", responses={200: shapes.GateDecision, **problems()})
+    def get(self, request: Request, name: str) -> Response:
+        """What the gate would decide now, with every check; nothing is cloned."""
+        return Response(launches.gate_decision(name=name).to_json())
+
+
+class TemplateEvents(View):
+    needs = {"GET": may.VIEW}
+
+    @extend_schema(
+        operation_id="templates_events",
+        responses={200: shapes.Event(many=True), **problems()},
+    )
+    def get(self, request: Request, name: str) -> Response:
+        """Every event about this name, oldest first; also of a destroyed one."""
+        return Response(shapes.Event(queries.history(name=name), many=True).data)
+
+
+class TemplateImport(View):
+    needs = {"GET": may.VIEW}
+
+    @extend_schema(
+        operation_id="templates_import_status",
+        responses={200: shapes.RunningImport, **problems()},
+    )
+    def get(self, request: Request, name: str) -> Response:
+        """How far the running import is, or how the last one ended."""
+        return Response(shapes.RunningImport(queries.import_status(name=name)).data)
+
+
+class Events(View):
+    needs = {"GET": may.VIEW}
+
+    @extend_schema(
+        operation_id="events_list",
+        parameters=[
+            _query("after", OpenApiTypes.INT64, "Only events after this position."),
+            _query("limit", OpenApiTypes.INT, f"At most this many, up to {MAX_PAGE}."),
+        ],
+        responses={200: shapes.Feed, **problems()},
+    )
+    def get(self, request: Request) -> Response:
+        """The log in commit order. Positions have no gaps: what was seen stays seen."""
+        after = _number(request, "after", 0, 2**53 - 1)
+        limit = _number(request, "limit", 100, MAX_PAGE)
+        page = list(store.read(after=after, limit=limit))
+        last = page[-1].position if page else after
+        return Response({"events": shapes.Event(page, many=True).data, "after": last})
+
+
+class Digest(View):
+    needs = {"GET": may.VIEW}
+
+    @extend_schema(operation_id="digests_show", responses={200: shapes.Provenance, **problems()})
+    def get(self, request: Request, digest: str) -> Response:
+        """Everything known of a digest: generations, signatures, launches, events."""
+        return Response(shapes.Provenance(queries.digest_facts(digest=digest)).data)
+
+
+class Sandboxes(View):
+    needs = {"GET": may.VIEW, "POST": may.LAUNCH}
+
+    @extend_schema(
+        operation_id="sandboxes_list",
+        parameters=[_query("template")],
+        responses={200: shapes.Sandbox(many=True), **problems()},
+    )
+    def get(self, request: Request) -> Response:
+        rows = queries.sandboxes(template=request.query_params.get("template"))
+        return Response(shapes.Sandbox(rows, many=True).data)
+
+    @extend_schema(
+        operation_id="sandboxes_create",
+        request=shapes.SandboxRequest,
+        responses={201: shapes.Sandbox, **problems(409, 415, 507)},
+    )
+    def post(self, request: Request) -> Response:
+        """Clone a template through the gate. A refusal (403) has the gate's decision as its body."""
+        wanted = _checked(shapes.SandboxRequest, request.data)
+        recorded = launches.create_sandbox(
+            template=wanted["template"], name=wanted.get("name"), context=who(request)
+        )
+        sandbox_id = recorded.stream.partition(":")[2]
+        row = next(one for one in queries.sandboxes() if one.id == sandbox_id)
+        return Response(
+            shapes.Sandbox(row).data,
+            status=201,
+            headers={"Location": f"/sandboxes/{sandbox_id}"},
+        )
+
+
+class Sandbox(View):
+    needs = {"GET": may.VIEW, "DELETE": may.LAUNCH}
+
+    @extend_schema(operation_id="sandboxes_show", responses={200: shapes.Sandbox, **problems()})
+    def get(self, request: Request, sandbox_id: str) -> Response:
+        row = next((one for one in queries.sandboxes() if one.id == sandbox_id), None)
+        if row is None:
+            raise SandboxNotFound("There is no live sandbox of this id.")
+        return Response(shapes.Sandbox(row).data)
+
+    @extend_schema(operation_id="sandboxes_destroy", responses={204: None, **problems(409)})
+    def delete(self, request: Request, sandbox_id: str) -> Response:
+        launches.destroy_sandbox(sandbox_id=sandbox_id, context=who(request))
+        return Response(status=204)

@@ -1,0 +1,58 @@
+"""Settings -> drivers, sources, rules; who is asking; a template's state from its events."""
+
+from __future__ import annotations
+
+from django.conf import settings
+
+from templates_app import lifecycle, sources, store
+from templates_app.datasets import from_pool
+from templates_app.datasets.base import DatasetDriver
+from templates_app.events import Meta
+from templates_app.pipeline import Rules
+
+#: How often an append is decided anew when somebody else was faster.
+ATTEMPTS = 10
+
+
+def context(*, actor: str, source: str, request_id: str) -> Meta:
+    return Meta(actor=actor[:150], source=source, request_id=request_id, node=settings.COPPICE_NODE)
+
+
+def driver() -> DatasetDriver:
+    """The pool that COPPICE_POOL names. Never another one instead."""
+    return from_pool(
+        settings.COPPICE_POOL,
+        step_seconds=settings.COPPICE_LIMIT_STEP_SECONDS,
+        state_dir=settings.COPPICE_STATE_DIR,
+    )
+
+
+def source_context() -> sources.SourceContext:
+    return sources.SourceContext(
+        platform=settings.COPPICE_PLATFORM,
+        allowed=settings.COPPICE_REGISTRIES_ALLOWED,
+        insecure=settings.COPPICE_REGISTRIES_INSECURE,
+        auth_file=settings.COPPICE_REGISTRY_AUTH_FILE,
+        step_seconds=settings.COPPICE_LIMIT_STEP_SECONDS,
+        state_dir=settings.COPPICE_STATE_DIR,
+        limit_image_bytes=settings.COPPICE_LIMIT_IMAGE_BYTES,
+    )
+
+
+def rules() -> Rules:
+    return Rules(
+        nameserver=settings.COPPICE_DNS_NAMESERVER,
+        limit_entries=settings.COPPICE_LIMIT_ENTRIES,
+        refuse_foreign=settings.COPPICE_REFUSE_FOREIGN,
+    )
+
+
+def state_of(name: str) -> lifecycle.TemplateState:
+    """The template as its events tell it."""
+    return lifecycle.fold(name, (one.event for one in store.about("template", name)))
+
+
+def relative(pool: DatasetDriver, full: str) -> str:
+    """A full dataset or snapshot name as the driver takes it: below the root, without @base."""
+    root = pool.full_name("")
+    return full.removeprefix(root.rstrip("/") + "/").partition("@")[0]

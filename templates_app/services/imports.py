@@ -1,0 +1,265 @@
+"""import_template: the whole way from a reference to a generation that the name points at."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from uuid import UUID
+
+from django.db import DatabaseError
+
+from templates_app import lifecycle, pipeline, sources, store
+from templates_app.datasets.base import BASE, DatasetDriver, alias_name, generation_name
+from templates_app.errors import (
+    AdoptedInTheWay,
+    CoppiceError,
+    EventConflict,
+    ImportInProgress,
+    PoolBusy,
+    TemplateInUse,
+)
+from templates_app.events import Imported, ImportFailed, Meta, Recorded
+from templates_app.models import Lease
+from templates_app.names import TemplateName, quote
+from templates_app.services import common, leases, recovery
+from templates_app.sources.base import Progress, Source
+
+logger = logging.getLogger("coppice.imports")
+
+
+def import_template(
+    *,
+    name: str,
+    source: str,
+    force: bool = False,
+    context: Meta,
+    event_id: UUID | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Recorded:
+    """Import ``source`` (``oci:…``) as the next generation of ``name``; blocks until it is done.
+
+    Returns the ``imported`` event. ``event_id`` makes a repeated call harmless: where an event with
+    that id is in the log, it is returned and nothing is imported. Raises any error of the tree;
+    after each one but a malformed name and a conflict there is an ``import-failed`` event, and
+    nothing that the import made is left.
+    """
+    template = TemplateName.parse(name)
+    if event_id is not None and (done := store.find(event_id)) is not None:
+        return done
+    try:
+        parsed = sources.parse(source, common.source_context())
+    except CoppiceError as error:
+        _record_failure(template.text, "", quote(source)[:600], "parse", error, None, context)
+        raise
+    lifecycle.next_generation(common.state_of(template.text), force=force)
+    held = _acquire(template.text, parsed, context)
+    try:
+        recorded = _import(template, parsed, force, context, event_id, held, on_progress)
+    finally:
+        held.release()
+    return recorded
+
+
+def _acquire(name: str, source: Source, context: Meta) -> leases.Held:
+    """The lease; where its holder on this node is dead, after undoing what that one left."""
+    reference = f"{source.scheme}:{source.canonical}"
+    try:
+        return leases.acquire(name=name, reference=reference, context=context)
+    except ImportInProgress:
+        row = Lease.objects.filter(pk=name).first()
+        if row is None or not recovery.end_if_dead(row, context=context):
+            raise
+        return leases.acquire(name=name, reference=reference, context=context)
+
+
+def _import(
+    template: TemplateName,
+    source: Source,
+    force: bool,
+    context: Meta,
+    event_id: UUID | None,
+    held: leases.Held,
+    on_progress: Callable[[Progress], None] | None,
+) -> Recorded:
+    # Again, now that nobody else can import this name: somebody may have done so just before.
+    if event_id is not None and (done := store.find(event_id)) is not None:
+        return done
+    state = common.state_of(template.text)
+    number = lifecycle.next_generation(state, force=force)
+    driver = common.driver()
+
+    def report(progress: Progress) -> None:
+        held.report(progress)
+        if on_progress is not None:
+            on_progress(progress)
+
+    job = pipeline.Job(
+        name=template,
+        source=source,
+        import_id=held.row.import_id,
+        generation=number,
+        driver=driver,
+        rules=common.rules(),
+        report=report,
+        hand_made=state.current is not None and state.current.adopted and not state.missing,
+    )
+
+    def commit(made: pipeline.Made) -> Recorded:
+        return _commit(job, made, force, context, event_id)
+
+    try:
+        held.place(generation=number, dataset=job.relative)
+        driver.check()
+        recorded = pipeline.run(job, commit)
+    except (TemplateInUse, PoolBusy) as error:
+        if job.stage != "create":
+            _failed(job, error, context)
+            raise
+        blocked = _in_the_way(template.text, error)
+        _failed(job, blocked, context)
+        raise blocked from error
+    except BaseException as error:
+        _failed(job, error, context)
+        raise
+    point_alias(driver, template.text, recorded)
+    return recorded
+
+
+def _in_the_way(name: str, cause: CoppiceError) -> CoppiceError:
+    return AdoptedInTheWay(
+        f"{alias_name(name)} was made by hand and cannot be moved aside: {cause.detail}",
+        hint="Destroy what is cloned from it, or choose another name.",
+        extra=cause.extra,
+    )
+
+
+def _commit(
+    job: pipeline.Job, made: pipeline.Made, force: bool, context: Meta, event_id: UUID | None
+) -> Recorded:
+    """Append the event under the state that it was decided on; decide anew if that has changed."""
+    for attempt in range(common.ATTEMPTS):
+        stream = f"template:{job.name}"
+        version = store.stream_version(stream)
+        lifecycle.next_generation(common.state_of(job.name.text), force=force)
+        try:
+            (recorded,) = store.append(
+                [_imported(job, made, force)],
+                meta=context,
+                expected={stream: version},
+                event_ids=[event_id] if event_id else None,
+            )
+        except EventConflict:
+            if attempt == common.ATTEMPTS - 1:
+                raise
+        else:
+            return recorded
+    raise AssertionError("unreachable")
+
+
+def _imported(job: pipeline.Job, made: pipeline.Made, force: bool) -> Imported:
+    alias = job.driver.full_name(alias_name(job.name.text))
+    return Imported(
+        template=job.name.text,
+        generation=job.generation,
+        import_id=job.import_id,
+        reference=f"{job.source.scheme}:{made.resolved.canonical}",
+        reference_given=job.source.given,
+        scheme=job.source.scheme,
+        floating=made.resolved.floating,
+        digests=made.resolved.digests,
+        platform=str(made.resolved.platform),
+        engine=made.receipt.engine,
+        pool=job.driver.pool,
+        dataset=made.dataset,
+        origin=made.snapshot.name,
+        snapshot_guid=made.snapshot.guid,
+        alias=alias,
+        snapshot=f"{alias}@{BASE}",
+        size_bytes=made.snapshot.size_bytes,
+        entries=made.entries,
+        tree_digest=made.tree_digest,
+        statement=made.statement.decode("ascii"),
+        statement_digest=made.statement_digest,
+        deviations=made.deviations,
+        verdict=made.verdict,
+        findings=made.findings,
+        forced=force,
+        milliseconds=made.milliseconds,
+        moved_aside=made.moved_aside,
+    )
+
+
+def point_alias(driver: DatasetDriver, name: str, recorded: Recorded) -> None:
+    """Move the alias to the generation that the event made current.
+
+    The event is the commit point: where the pool will not have it, the import is still done, and
+    recovery or the next reload moves the alias by the same call.
+    """
+    event = recorded.event
+    if not isinstance(event, Imported):
+        raise TypeError(f"{recorded.type} makes no generation current")
+    relative = generation_name(name, event.generation, event.import_id)
+    try:
+        driver.point(alias_name(name), relative)
+    except CoppiceError as error:
+        logger.warning(
+            "the alias of %s still points at the old generation: %s",
+            name,
+            error.detail,
+            extra={"code": error.code, "private": error.private},
+        )
+
+
+def _failed(job: pipeline.Job, error: BaseException, context: Meta) -> None:
+    _record_failure(
+        job.name.text,
+        job.import_id,
+        f"{job.source.scheme}:{job.source.canonical}",
+        job.stage,
+        error,
+        job,
+        context,
+    )
+
+
+def _record_failure(
+    name: str,
+    import_id: str,
+    reference: str,
+    stage: str,
+    error: BaseException,
+    job: pipeline.Job | None,
+    context: Meta,
+) -> None:
+    if isinstance(error, CoppiceError):
+        code, detail = error.code, error.detail
+        logger.info(
+            "import of %s failed at %s: %s",
+            name,
+            stage,
+            detail,
+            extra={"code": code, "private": error.private},
+        )
+    else:
+        # A timeout of the queue, an interrupt, or a fault of ours: the log has the trace.
+        code = "interrupted" if not isinstance(error, Exception) else "internal_error"
+        detail = f"The import ended with {type(error).__name__}."
+        logger.error("import of %s failed at %s", name, stage, exc_info=error)
+    reason = error.extra.get("reason") if isinstance(error, CoppiceError) else None
+    failed = ImportFailed(
+        template=name,
+        import_id=import_id,
+        reference=reference,
+        stage=stage,
+        code=code,
+        reason=reason if isinstance(reason, str) else None,
+        detail=detail,
+        digest=job.resolved.digests.manifest if job and job.resolved else None,
+        undone=tuple(job.undone) if job else (),
+        leftovers=tuple(job.leftovers) if job else (),
+    )
+    try:
+        store.append([failed], meta=context)
+    except (CoppiceError, DatabaseError) as lost:
+        # The first error is what the caller must see; this one is for the log.
+        logger.error("the failed import of %s could not be recorded: %s", name, lost)

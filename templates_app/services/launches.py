@@ -1,0 +1,172 @@
+"""The gate's decision, and sandboxes: clones that were launched through it."""
+
+from __future__ import annotations
+
+import uuid
+
+from django.conf import settings
+from django.db import transaction
+
+from templates_app import gate, lifecycle, store
+from templates_app.datasets.base import Dataset, DatasetDriver, Snapshot, sandbox_name
+from templates_app.errors import (
+    GATE_CODES,
+    EventConflict,
+    GateRefused,
+    SandboxExists,
+    SandboxNotFound,
+)
+from templates_app.events import (
+    Meta,
+    Recorded,
+    SandboxCreated,
+    SandboxDestroyed,
+    SandboxRefused,
+)
+from templates_app.models import Sandbox, Signature
+from templates_app.names import TemplateName
+from templates_app.services import common, signing
+
+
+def decide(
+    name: str, generation: lifecycle.GenerationState, live: Snapshot | None
+) -> gate.Decision:
+    """The gate's decision on one generation, from the keys and the log as they are now."""
+    signatures = [
+        gate.StoredSignature(
+            key_id=row.key_id,
+            key_label=row.key_label,
+            public_key=row.public_key,
+            signature=row.signature,
+        )
+        for row in Signature.objects.filter(
+            template_name=name, statement_digest=generation.statement_digest
+        )
+    ]
+    return gate.decide(
+        name=name,
+        generation=generation,
+        live=live,
+        signatures=signatures,
+        trusted=signing.trusted_keys(),
+        mode=settings.COPPICE_REQUIRE_SIGNED_TEMPLATES,
+    )
+
+
+def gate_decision(*, name: str) -> gate.Decision:
+    template = TemplateName.parse(name)
+    generation = lifecycle.current(common.state_of(template.text))
+    return decide(template.text, generation, _live(common.driver(), generation))
+
+
+def _live(driver: DatasetDriver, generation: lifecycle.GenerationState) -> Snapshot | None:
+    return driver.snapshot(common.relative(driver, generation.dataset))
+
+
+def create_sandbox(*, template: str, name: str | None, context: Meta) -> Recorded:
+    """Clone the current generation through the gate; returns the ``sandbox-created`` event.
+
+    Raises GateRefused (with the decision, after a ``sandbox-refused`` event), TemplateNotFound,
+    TemplateMissing, SandboxExists, and what the pool raises.
+    """
+    parsed = TemplateName.parse(template)
+    sandbox_id = TemplateName.parse(name).text if name else uuid.uuid4().hex[:12]
+    state = common.state_of(parsed.text)
+    generation = lifecycle.current(state)
+    driver = common.driver()
+    live = _live(driver, generation)
+    decision = decide(parsed.text, generation, live)
+    if not decision.allowed:
+        raise _refuse(decision, generation, context)
+    lifecycle.launchable(state)
+    version = store.stream_version(f"sandbox:{sandbox_id}")
+    if Sandbox.objects.filter(pk=sandbox_id, destroyed_at__isnull=True).exists():
+        raise SandboxExists(f"There is a sandbox {sandbox_id}.")
+    relative = common.relative(driver, generation.dataset)
+    clone = driver.clone(relative, sandbox_name(sandbox_id))
+    try:
+        # The snapshot could have been made anew between the decision and the clone.
+        if (now := _live(driver, generation)) != live:
+            raise _refuse(decide(parsed.text, generation, now), generation, context)
+        return _record(sandbox_id, version, clone, decision, state, generation, context)
+    except BaseException:
+        driver.destroy(sandbox_name(sandbox_id))
+        raise
+
+
+def _record(
+    sandbox_id: str,
+    version: int,
+    clone: Dataset,
+    decision: gate.Decision,
+    state: lifecycle.TemplateState,
+    generation: lifecycle.GenerationState,
+    context: Meta,
+) -> Recorded:
+    event = SandboxCreated(
+        sandbox=sandbox_id,
+        template=state.name,
+        generation=generation.number,
+        dataset=clone.name,
+        origin=generation.origin,
+        tree_digest=generation.tree_digest,
+        statement_digest=generation.statement_digest,
+        manifest_digest=generation.manifest_digest,
+        gate=decision.mode,
+        signed=decision.signed,
+        key_id=decision.key_id,
+        failed_checks=decision.failed_codes,
+    )
+    stream = event.stream()
+    try:
+        with transaction.atomic():
+            (recorded,) = store.append([event], meta=context, expected={stream: version})
+            # Under the log's lock: a destroy that came first has taken the generation away. A
+            # newer generation is no reason to refuse: this one was current when we decided.
+            if generation.number not in common.state_of(state.name).generations:
+                raise EventConflict(f"{state.name} was destroyed while it was launched.")
+    except EventConflict as conflict:
+        if conflict.extra.get("stream") == stream:
+            raise SandboxExists(f"There is a sandbox {sandbox_id}.") from conflict
+        raise
+    return recorded
+
+
+def _refuse(
+    decision: gate.Decision, generation: lifecycle.GenerationState, context: Meta
+) -> GateRefused:
+    code = decision.code or "template_unsigned"
+    store.append(
+        [
+            SandboxRefused(
+                template=decision.template,
+                generation=decision.generation,
+                code=code,
+                tree_digest=decision.tree_digest,
+                statement_digest=decision.statement_digest,
+                manifest_digest=generation.manifest_digest,
+                checks=decision.checks,
+            )
+        ],
+        meta=context,
+    )
+    failed = next(check for check in decision.checks if not check.passed)
+    return GateRefused(
+        f"{decision.template}: {failed.reason or GATE_CODES[code]}",
+        gate_code=code,
+        hint=failed.next_step,
+        extra={"decision": decision.to_json()},
+    )
+
+
+def destroy_sandbox(*, sandbox_id: str, context: Meta) -> Recorded:
+    """Destroy the clone, then say so. A repeated call finds nothing: SandboxNotFound."""
+    row = Sandbox.objects.filter(pk=sandbox_id, destroyed_at__isnull=True).first()
+    if row is None:
+        raise SandboxNotFound(f"There is no sandbox {sandbox_id[:64]!a}.")
+    version = store.stream_version(f"sandbox:{sandbox_id}")
+    driver = common.driver()
+    driver.destroy(common.relative(driver, row.dataset))
+    event = SandboxDestroyed(sandbox=sandbox_id, template=row.template_name, dataset=row.dataset)
+    (recorded,) = store.append([event], meta=context, expected={event.stream(): version})
+    return recorded

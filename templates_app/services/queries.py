@@ -1,0 +1,147 @@
+"""Everything that only reads: lists, histories, provenance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django.db.models import Q
+
+from templates_app import store
+from templates_app.errors import DigestNotFound, TemplateNotFound
+from templates_app.events import Imported, ImportFailed, Recorded
+from templates_app.models import Generation, Lease, Sandbox, Signature, Template
+from templates_app.names import Digest, TemplateName
+from templates_app.services import signing
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateRow:
+    """A template as lists show it. ``signed``: a key that is trusted now signed its statement."""
+
+    template: Template
+    signed: bool
+
+
+def templates(
+    *,
+    name: str | None = None,
+    digest: str | None = None,
+    platform: str | None = None,
+    signed: bool | None = None,
+) -> list[TemplateRow]:
+    """All templates in name order, filtered. One query for rows and one for signatures."""
+    query = Template.objects.select_related("current").order_by("name")
+    if name is not None:
+        query = query.filter(name=name)
+    if platform is not None:
+        query = query.filter(current__platform=platform)
+    if digest is not None:
+        text = Digest.parse(digest).text
+        query = query.filter(
+            Q(current__index_digest=text)
+            | Q(current__manifest_digest=text)
+            | Q(current__config_digest=text)
+            | Q(current__tree_digest=text)
+        )
+    good = signed_statements()
+    rows = [
+        TemplateRow(template, (template.name, template.current.statement_digest) in good)
+        for template in query
+    ]
+    return rows if signed is None else [row for row in rows if row.signed is signed]
+
+
+def template(*, name: str) -> TemplateRow:
+    parsed = TemplateName.parse(name)
+    rows = templates(name=parsed.text)
+    if not rows:
+        raise TemplateNotFound(f"There is no template {parsed}.")
+    return rows[0]
+
+
+def signed_statements() -> set[tuple[str, str]]:
+    """(template, statement digest) of what a key that is trusted now has signed."""
+    keys = [key.public_key.text for key in signing.trusted_keys()]
+    rows = Signature.objects.filter(public_key__in=keys)
+    return set(rows.values_list("template_name", "statement_digest"))
+
+
+def history(*, name: str) -> list[Recorded]:
+    """Every event about the name, oldest first; also of a name that is destroyed."""
+    parsed = TemplateName.parse(name)
+    events = store.about("template", parsed.text)
+    if not events:
+        raise TemplateNotFound(f"The log has no event about {parsed}.")
+    return events
+
+
+def signatures(*, statement_digest: str) -> list[Signature]:
+    return list(Signature.objects.filter(statement_digest=statement_digest))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DigestFacts:
+    """Everything that the log knows of one digest."""
+
+    digest: str
+    kinds: tuple[str, ...]  # index, manifest, config, tree, statement
+    generations: tuple[Generation, ...]
+    signatures: tuple[Signature, ...]
+    sandboxes: tuple[Sandbox, ...]
+    events: tuple[Recorded, ...]
+
+
+def digest_facts(*, digest: str) -> DigestFacts:
+    text = Digest.parse(digest).text
+    columns = ("index", "manifest", "config", "tree", "statement")
+    where = Q()
+    for column in columns:
+        where |= Q(**{f"{column}_digest": text})
+    generations = tuple(Generation.objects.filter(where).order_by("position"))
+    events = tuple(store.about("digest", text))
+    if not events:
+        raise DigestNotFound(f"The log has no event about {text}.")
+    statements = {generation.statement_digest for generation in generations}
+    launched = Q()
+    for generation in generations:
+        launched |= Q(template_name=generation.template_name, generation=generation.number)
+    return DigestFacts(
+        digest=text,
+        kinds=tuple(
+            column
+            for column in columns
+            if any(getattr(g, f"{column}_digest") == text for g in generations)
+        ),
+        generations=generations,
+        signatures=tuple(Signature.objects.filter(statement_digest__in=statements)),
+        sandboxes=tuple(Sandbox.objects.filter(launched)) if generations else (),
+        events=events,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportStatus:
+    """A running import from its lease, or else the last one that ended from the log."""
+
+    state: str  # running, imported, failed
+    lease: Lease | None
+    ended: Recorded | None
+
+
+def import_status(*, name: str) -> ImportStatus:
+    parsed = TemplateName.parse(name)
+    lease = Lease.objects.filter(pk=parsed.text).first()
+    if lease is not None:
+        return ImportStatus(state="running", lease=lease, ended=None)
+    types = (Imported.type, ImportFailed.type)
+    ended = [one for one in store.about("template", parsed.text) if one.type in types]
+    if not ended:
+        raise TemplateNotFound(f"Nothing was ever imported as {parsed}.")
+    state = "imported" if ended[-1].type == Imported.type else "failed"
+    return ImportStatus(state=state, lease=None, ended=ended[-1])
+
+
+def sandboxes(*, template: str | None = None) -> list[Sandbox]:
+    """The live ones, oldest first."""
+    rows = Sandbox.objects.filter(destroyed_at__isnull=True)
+    return list(rows.filter(template_name=template) if template else rows)
