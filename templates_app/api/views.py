@@ -161,8 +161,18 @@ class Template(View):
         return Response(status=204)
 
 
-class Reload(View):
-    needs = {"POST": may.OPERATE}
+class Reload(Template):
+    """A template may be called "reload" too: its address still answers GET and DELETE."""
+
+    needs = {**Template.needs, "POST": may.OPERATE}
+
+    @extend_schema(exclude=True)
+    def get(self, request: Request) -> Response:  # type: ignore[override]
+        return super().get(request, "reload")
+
+    @extend_schema(exclude=True)
+    def delete(self, request: Request) -> Response:  # type: ignore[override]
+        return super().delete(request, "reload")
 
     @extend_schema(
         operation_id="templates_reload",
@@ -293,7 +303,7 @@ class Sandboxes(View):
         responses={201: shapes.Sandbox, **problems(409, 415, 507)},
     )
     def post(self, request: Request) -> Response:
-        """Clone a template through the gate. A refusal (403) has the gate's decision as its body."""
+        """Clone a template through the gate. A refusal (403) has the decision as its body."""
         wanted = _checked(shapes.SandboxRequest, request.data)
         recorded = launches.create_sandbox(
             template=wanted["template"], name=wanted.get("name"), context=who(request)
