@@ -6,7 +6,22 @@ Only ``store`` writes ``Event``, ``LogHead``; only ``projections`` writes the re
 
 from __future__ import annotations
 
+from typing import Any, NoReturn
+
 from django.db import models
+
+from templates_app.errors import LogIsAppendOnly
+
+
+def _refuse(*_: Any, **__: Any) -> NoReturn:
+    raise LogIsAppendOnly("Events are appended by the store, and never changed or deleted.")
+
+
+class AppendOnly(models.QuerySet["Event"]):
+    """Says early, and in words, what the triggers beneath would refuse."""
+
+    create = update = delete = bulk_create = bulk_update = _refuse
+    get_or_create = update_or_create = _refuse
 
 
 class Event(models.Model):
@@ -23,6 +38,9 @@ class Event(models.Model):
     meta = models.TextField()
     recorded_at = models.DateTimeField(db_index=True)
     leaf_hash = models.CharField(max_length=64)
+
+    objects = AppendOnly.as_manager()
+    save = delete = _refuse
 
     class Meta:
         ordering = ["position"]

@@ -1,0 +1,21 @@
+"""The log's head row, and the triggers that make the log append-only."""
+
+from django.db import migrations
+
+from templates_app import triggers
+
+
+def install(apps, schema_editor):
+    connection = schema_editor.connection
+    apps.get_model("templates_app", "LogHead").objects.using(connection.alias).create(id=1, size=0)
+    triggers.install(connection)
+
+
+def remove(apps, schema_editor):
+    triggers.remove(schema_editor.connection)
+
+
+class Migration(migrations.Migration):
+    dependencies = [("templates_app", "0001_initial")]
+
+    operations = [migrations.RunPython(install, remove)]

@@ -1,0 +1,403 @@
+"""The log: ``append`` is the only writer of events, ``read`` and its kin the only way to them.
+
+An append is one short transaction, or joins the caller's: it locks the head row, checks the
+versions that the caller saw, gives out positions and versions, hashes, inserts, and applies the
+projections. Because the lock is held to the commit, positions are gap-free and in commit order, so
+whoever tails the log by position misses nothing. On PostgreSQL all but the projections is one
+statement (append.sql).
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
+
+from templates_app import projections
+from templates_app.errors import (
+    CoppiceError,
+    DatabaseUnavailable,
+    EventConflict,
+    EventIdReused,
+    OutOfSpace,
+    StorageReadOnly,
+)
+from templates_app.events import DomainEvent, Json, Meta, PayloadInvalid, Recorded, from_json
+
+_READ_AT_ONCE = 1000  # rows per query of a long read
+# Printable ASCII that is the same inside a JSON string, so that the database can hash it as it is.
+_STREAM = re.compile(r"[a-z][a-z-]{0,30}:[!#-\[\]-~]{1,68}")
+
+
+def canonical(value: Json) -> str:
+    """The RFC 8785 form of an event's JSON.
+
+    With what events may hold (ASCII keys, no floats, integers below 2^53), sorting by code point
+    and the standard library's escapes are RFC 8785. PayloadInvalid for text that is not Unicode.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise PayloadInvalid("a lone surrogate is not text") from None
+    return text
+
+
+def moment(at: datetime.datetime) -> str:
+    """``recordedAt`` as it is hashed and exported: ``2026-01-02T03:04:05.000006Z``."""
+    return at.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """An event on its way in."""
+
+    event_id: uuid.UUID
+    event: DomainEvent
+    stream: str
+    data: str  # canonical JSON
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a draft went, or (``known``) was already."""
+
+    known: bool
+    position: int
+    version: int
+    recorded_at: datetime.datetime
+    leaf_hash: str
+
+
+_Outcome = list[_Place] | CoppiceError
+
+
+def append(
+    events: DomainEvent | Sequence[DomainEvent],
+    *,
+    meta: Meta,
+    expected: Mapping[str, int] | None = None,
+    event_ids: Sequence[uuid.UUID] | None = None,
+) -> list[Recorded]:
+    """The events are in the log, in this order, with their projections; or nothing has changed.
+
+    ``expected`` says which version each stream must be at (0: must not exist); any other raises
+    EventConflict. ``event_ids`` makes a repeated call harmless: an event whose id, type, schema,
+    stream and data are in the log already is returned as it was recorded, without anything being
+    written (``meta`` may differ: a second try has another request id), and if that is so of all,
+    ``expected`` is not looked at. The same id with other content raises EventIdReused. Neither
+    error harms a transaction of the caller's. Also raises DatabaseUnavailable, StorageReadOnly,
+    OutOfSpace; and PayloadInvalid, ValueError for events that cannot be written.
+    """
+    batch = [events] if isinstance(events, DomainEvent) else list(events)
+    drafts = _drafts(batch, event_ids)
+    if not drafts:
+        return []
+    write = _append_postgresql if connection.vendor == "postgresql" else _append_sqlite
+    with _database_errors(), transaction.atomic(savepoint=False):
+        # Without a savepoint: a projection that fails must take the caller's transaction with it,
+        # even if the caller swallows the exception; an event without its effect must not commit.
+        outcome = write(drafts, canonical(meta.to_json()), expected, event_ids is not None)
+        if not isinstance(outcome, CoppiceError):
+            recorded = _recorded(drafts, outcome, meta)
+            fresh = [one for one, place in zip(recorded, outcome, strict=True) if not place.known]
+            if fresh:
+                projections.apply(fresh)
+            return recorded
+    raise outcome
+
+
+def read(
+    *, after: int = 0, limit: int | None = None, types: Collection[str] | None = None
+) -> Iterator[Recorded]:
+    """Events with a position above ``after``, in order, at most ``limit``, of ``types`` if given.
+
+    Memory stays small however long the log is: rows come in chunks, each by a query of its own, so
+    that no transaction is held open, and what is appended meanwhile is read too. Raises
+    PayloadInvalid, naming the position, for an event that this program cannot read.
+    """
+    where, parameters = ["position > %s"], []
+    if types is not None:
+        if not types:
+            return
+        where.append(f"type IN ({', '.join(['%s'] * len(types))})")
+        parameters = list(types)
+    left = limit
+    while left is None or left > 0:
+        size = _READ_AT_ONCE if left is None else min(_READ_AT_ONCE, left)
+        found = _select(
+            f"WHERE {' AND '.join(where)} ORDER BY position LIMIT %s", [after, *parameters, size]
+        )
+        yield from found
+        if len(found) < size:
+            return
+        after = found[-1].position
+        left = None if left is None else left - len(found)
+
+
+def read_stream(stream: str, *, after_version: int = 0) -> list[Recorded]:
+    """The events of one stream with a version above ``after_version``, in order."""
+    return _select("WHERE stream = %s AND version > %s ORDER BY version", [stream, after_version])
+
+
+def about(
+    kind: str, key: str, *, after: int = 0, limit: int | None = None, newest_first: bool = False
+) -> list[Recorded]:
+    """Events that mention the thing: ``about("digest", "sha256:…")``. In order of position."""
+    text = (
+        "JOIN templates_app_mention m ON m.position = e.position"
+        " WHERE m.kind = %s AND m.key = %s AND e.position > %s ORDER BY e.position"
+    )
+    parameters: list[Any] = [kind, key, after]
+    if newest_first:
+        text += " DESC"
+    if limit is not None:
+        text += " LIMIT %s"
+        parameters.append(limit)
+    return _select(text, parameters)
+
+
+def stream_version(stream: str) -> int:
+    """The version of the stream's last event; 0 where there is none."""
+    return _number(
+        "SELECT coalesce(max(version), 0) FROM templates_app_event WHERE stream = %s", [stream]
+    )
+
+
+def size() -> int:
+    """How many events there are; also the last one's position."""
+    return _number("SELECT size FROM templates_app_loghead WHERE id = 1", [])
+
+
+# --- writing -----------------------------------------------------------------------------------
+
+
+def _drafts(batch: list[DomainEvent], event_ids: Sequence[uuid.UUID] | None) -> list[_Draft]:
+    if event_ids is None:
+        event_ids = [uuid.uuid4() for _ in batch]
+    elif len(event_ids) != len(batch) or len(set(event_ids)) != len(batch):
+        raise ValueError("each event needs one id of its own")
+    drafts = []
+    for event_id, event in zip(event_ids, batch, strict=True):
+        stream = event.stream()
+        if not _STREAM.fullmatch(stream):
+            raise PayloadInvalid(f"{stream!r} is not the name of a stream")
+        drafts.append(_Draft(event_id, event, stream, canonical(event.to_json())))
+    return drafts
+
+
+def _recorded(drafts: list[_Draft], places: list[_Place], meta: Meta) -> list[Recorded]:
+    old = {one.position: one for one in _at([p.position for p in places if p.known])}
+    return [
+        old[place.position]
+        if place.known
+        else Recorded(
+            position=place.position,
+            event_id=draft.event_id,
+            stream=draft.stream,
+            version=place.version,
+            type=draft.event.type,
+            schema=draft.event.schema,
+            event=draft.event,
+            meta=meta,
+            recorded_at=place.recorded_at,
+            leaf_hash=place.leaf_hash,
+        )
+        for draft, place in zip(drafts, places, strict=True)
+    ]
+
+
+def _append_postgresql(
+    drafts: list[_Draft], meta: str, expected: Mapping[str, int] | None, given: bool
+) -> _Outcome:
+    watched = list((expected or {}).items())
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT outcome, nth, at, ver, recorded, leaf FROM coppice_append("
+            "%s::uuid[], %s::text[], %s::text[], %s::smallint[], %s::text[], %s::text[], %s,"
+            " %s::text[], %s::integer[])",
+            [
+                [draft.event_id for draft in drafts],
+                [draft.stream for draft in drafts],
+                [draft.event.type for draft in drafts],
+                [draft.event.schema for draft in drafts],
+                [draft.data for draft in drafts],
+                [meta] * len(drafts),
+                given,
+                [stream for stream, _ in watched] if watched else None,
+                [version for _, version in watched] if watched else None,
+            ],
+        )
+        rows = sorted(cursor.fetchall(), key=lambda row: row[1])
+    match rows[0]:
+        case ("conflict", nth, _, actual, _, _):
+            return _conflict(watched[nth - 1][0], watched[nth - 1][1], actual)
+        case ("reused", nth, position, _, _, _):
+            return _reused(drafts[nth - 1].event_id, position)
+    return [
+        _Place(outcome == "known", position, version, at.astimezone(datetime.UTC), leaf)
+        for outcome, _, position, version, at, leaf in rows
+    ]
+
+
+def _append_sqlite(
+    drafts: list[_Draft], meta: str, expected: Mapping[str, int] | None, given: bool
+) -> _Outcome:
+    # The transaction began as IMMEDIATE, so it holds the database's one write lock already.
+    if not connection.in_atomic_block:
+        raise ValueError("an append needs a transaction")
+    known: dict[uuid.UUID, _Place] = {}
+    if given:
+        for draft in drafts:
+            for old in _rows("WHERE event_id = %s", [draft.event_id.hex]):
+                position, _, stream, version, type_, schema, data, _, at, leaf = old
+                same = (draft.stream, draft.event.type, draft.event.schema, draft.data)
+                if same != (stream, type_, schema, data):
+                    return _reused(draft.event_id, position)
+                known[draft.event_id] = _Place(True, position, version, _utc(at), leaf)
+    if len(known) < len(drafts):
+        for stream, version in (expected or {}).items():
+            if (actual := stream_version(stream)) != version:
+                return _conflict(stream, version, actual)
+    fresh = [draft for draft in drafts if draft.event_id not in known]
+    head, now = size(), datetime.datetime.now(datetime.UTC)
+    versions: dict[str, int] = {}
+    places, rows = dict(known), []
+    for position, draft in enumerate(fresh, head + 1):
+        version = versions.get(draft.stream, -1)
+        version = (stream_version(draft.stream) if version < 0 else version) + 1
+        versions[draft.stream] = version
+        leaf = leaf_hash(draft, meta, position, version, now)
+        places[draft.event_id] = _Place(False, position, version, now, leaf)
+        rows.append(
+            (
+                position,
+                draft.event_id.hex,
+                draft.stream,
+                version,
+                draft.event.type,
+                draft.event.schema,
+                draft.data,
+                meta,
+                str(now.replace(tzinfo=None)),
+                leaf,
+            )
+        )
+    if rows:
+        with connection.cursor() as cursor:
+            cursor.executemany(
+                "INSERT INTO templates_app_event (position, event_id, stream, version, type,"
+                " schema, data, meta, recorded_at, leaf_hash)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                rows,
+            )
+            cursor.execute(
+                "UPDATE templates_app_loghead SET size = %s WHERE id = 1", [head + len(rows)]
+            )
+    return [places[draft.event_id] for draft in drafts]
+
+
+def leaf_hash(draft: _Draft, meta: str, position: int, version: int, at: datetime.datetime) -> str:
+    """RFC 6962 leaf hash of the event's RFC 8785 form: keys in order, ``data`` and ``meta`` raw."""
+    text = (
+        f'{{"data":{draft.data},"meta":{meta},"position":{position},"recordedAt":"{moment(at)}",'
+        f'"schema":{draft.event.schema},"stream":"{draft.stream}","type":"{draft.event.type}",'
+        f'"version":{version}}}'
+    )
+    return hashlib.sha256(b"\0" + text.encode()).hexdigest()
+
+
+def _conflict(stream: str, expected: int, actual: int) -> EventConflict:
+    return EventConflict(
+        f"{stream} is at version {actual}, not at {expected} as expected.",
+        extra={"stream": stream, "expected": expected, "actual": actual},
+    )
+
+
+def _reused(event_id: uuid.UUID, position: int) -> EventIdReused:
+    return EventIdReused(
+        f"The event {event_id} is in the log, at position {position}, with other content.",
+        extra={"eventId": str(event_id), "position": position},
+    )
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+_COLUMNS = "position, event_id, stream, version, type, schema, data, meta, recorded_at, leaf_hash"
+_SELECT = "SELECT " + ", ".join(f"e.{name}" for name in _COLUMNS.split(", "))
+
+
+def _rows(rest: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+    with _database_errors(), connection.cursor() as cursor:
+        cursor.execute(f"{_SELECT} FROM templates_app_event e {rest}", parameters)
+        return list(cursor.fetchall())
+
+
+def _select(rest: str, parameters: Sequence[Any]) -> list[Recorded]:
+    return [_from_row(row) for row in _rows(rest, parameters)]
+
+
+def _at(positions: Sequence[int]) -> list[Recorded]:
+    if not positions:
+        return []
+    return _select(f"WHERE position IN ({', '.join(['%s'] * len(positions))})", positions)
+
+
+def _from_row(row: tuple[Any, ...]) -> Recorded:
+    position, event_id, stream, version, type_, schema, data, meta, at, leaf = row
+    try:
+        event = from_json(type_, schema, json.loads(data))
+        read_meta = Meta.from_json(json.loads(meta))
+    except ValueError as error:  # PayloadInvalid, or text that is not JSON
+        raise PayloadInvalid(f"event at position {position}: {error}") from error
+    return Recorded(
+        position=position,
+        event_id=event_id if isinstance(event_id, uuid.UUID) else uuid.UUID(event_id),
+        stream=stream,
+        version=version,
+        type=type_,
+        schema=schema,
+        event=event,
+        meta=read_meta,
+        recorded_at=_utc(at),
+        leaf_hash=leaf,
+    )
+
+
+def _utc(at: datetime.datetime) -> datetime.datetime:
+    # SQLite's column holds UTC without saying so; PostgreSQL's comes in the session's zone.
+    return at.replace(tzinfo=datetime.UTC) if at.tzinfo is None else at.astimezone(datetime.UTC)
+
+
+def _number(query: str, parameters: Sequence[Any]) -> int:
+    with _database_errors(), connection.cursor() as cursor:
+        cursor.execute(query, parameters)
+        row = cursor.fetchone()
+    if row is None:
+        raise DatabaseUnavailable(
+            "The log has no head row.", hint="Run manage.py migrate on this database."
+        )
+    return int(row[0])
+
+
+@contextmanager
+def _database_errors() -> Iterator[None]:
+    """What the database says when it cannot be used, in our words."""
+    try:
+        yield
+    except (OperationalError, InternalError, InterfaceError) as error:
+        state = getattr(error.__cause__, "sqlstate", None)  # PostgreSQL's, errcodes appendix
+        text = str(error)
+        if state == "53100" or "disk is full" in text:
+            raise OutOfSpace("The database's disk is full.", private=text) from error
+        if state == "25006" or "readonly database" in text:
+            raise StorageReadOnly("The database is read-only.", private=text) from error
+        raise DatabaseUnavailable("The database cannot be used.", private=text) from error

@@ -1,0 +1,182 @@
+"""What makes the log append-only for everybody: triggers, and PostgreSQL's append function.
+
+The statements here are idempotent. The migration runs them, and so does a ``post_migrate`` receiver
+(apps.py): any AddField or AlterField makes SQLite copy the table, which drops its triggers.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.utils import CursorWrapper
+from django.db.migrations.loader import MigrationLoader
+
+EVENT, HEAD = "templates_app_event", "templates_app_loghead"
+
+_SQLITE: dict[str, str] = {
+    "coppice_event_update": """\
+CREATE TRIGGER coppice_event_update BEFORE UPDATE ON templates_app_event
+BEGIN SELECT RAISE(ABORT, 'the log is append-only: events are never changed or deleted'); END""",
+    "coppice_event_delete": """\
+CREATE TRIGGER coppice_event_delete BEFORE DELETE ON templates_app_event
+BEGIN SELECT RAISE(ABORT, 'the log is append-only: events are never changed or deleted'); END""",
+    # REPLACE deletes the row in its way without firing a DELETE trigger, unless the connection
+    # asked for recursive_triggers; a BEFORE INSERT trigger fires in any case. It also holds
+    # positions gap-free, whoever inserts.
+    "coppice_event_insert": """\
+CREATE TRIGGER coppice_event_insert BEFORE INSERT ON templates_app_event
+WHEN NEW.position IS NOT (SELECT coalesce(max(position), 0) + 1 FROM templates_app_event)
+  OR EXISTS (SELECT 1 FROM templates_app_event WHERE event_id = NEW.event_id)
+  OR EXISTS (SELECT 1 FROM templates_app_event WHERE stream = NEW.stream AND version >= NEW.version)
+BEGIN SELECT RAISE(ABORT, 'the log is append-only: events are never changed or deleted'); END""",
+    "coppice_head_update": """\
+CREATE TRIGGER coppice_head_update BEFORE UPDATE ON templates_app_loghead
+WHEN NEW.id IS NOT OLD.id OR NEW.size < OLD.size
+BEGIN SELECT RAISE(ABORT, 'the log is append-only: its head row only grows'); END""",
+    "coppice_head_delete": """\
+CREATE TRIGGER coppice_head_delete BEFORE DELETE ON templates_app_loghead
+BEGIN SELECT RAISE(ABORT, 'the log is append-only: its head row only grows'); END""",
+    "coppice_head_insert": """\
+CREATE TRIGGER coppice_head_insert BEFORE INSERT ON templates_app_loghead
+WHEN EXISTS (SELECT 1 FROM templates_app_loghead)
+BEGIN SELECT RAISE(ABORT, 'the log is append-only: its head row only grows'); END""",
+}
+
+#: Function name -> (body, language and attributes are the same for all trigger functions).
+_PG_FUNCTIONS: dict[str, str] = {
+    "coppice_refuse_event": """
+BEGIN
+  RAISE EXCEPTION 'the log is append-only: events are never changed or deleted'
+    USING ERRCODE = 'restrict_violation';
+END
+""",
+    "coppice_refuse_head": """
+BEGIN
+  IF TG_OP = 'UPDATE' THEN
+    IF NEW.id = OLD.id AND NEW.size >= OLD.size THEN
+      RETURN NEW;
+    END IF;
+  ELSIF TG_OP = 'INSERT' THEN
+    IF NOT EXISTS (SELECT 1 FROM templates_app_loghead) THEN
+      RETURN NEW;
+    END IF;
+  END IF;
+  RAISE EXCEPTION 'the log is append-only: its head row only grows'
+    USING ERRCODE = 'restrict_violation';
+END
+""",
+}
+
+#: Trigger name -> (table, when, function). ENABLE ALWAYS: session_replication_role = replica,
+#: which restores and replication tools set, would silence ordinary triggers.
+_PG_TRIGGERS: dict[str, tuple[str, str, str]] = {
+    "coppice_event_row": (EVENT, "BEFORE UPDATE OR DELETE", "coppice_refuse_event"),
+    "coppice_event_truncate": (EVENT, "BEFORE TRUNCATE", "coppice_refuse_event"),
+    "coppice_head_row": (HEAD, "BEFORE INSERT OR UPDATE OR DELETE", "coppice_refuse_head"),
+    "coppice_head_truncate": (HEAD, "BEFORE TRUNCATE", "coppice_refuse_head"),
+}
+
+
+def _append_sql() -> str:
+    return resources.files("templates_app").joinpath("append.sql").read_text(encoding="utf-8")
+
+
+def install(connection: BaseDatabaseWrapper) -> None:
+    """Put everything in place that is missing or is not as it should be. Needs the tables."""
+    if connection.vendor == "postgresql":
+        _install_postgresql(connection)
+    else:
+        _install_sqlite(connection)
+
+
+def remove(connection: BaseDatabaseWrapper) -> None:
+    """Take everything away: only for migrating the app to zero."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            for name, (table, _, _) in _PG_TRIGGERS.items():
+                cursor.execute(f"DROP TRIGGER IF EXISTS {name} ON {table}")
+            for name in _PG_FUNCTIONS:
+                cursor.execute(f"DROP FUNCTION IF EXISTS {name}()")
+            cursor.execute("DROP FUNCTION IF EXISTS coppice_append")
+        else:
+            for name in _SQLITE:
+                cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
+
+
+def missing(connection: BaseDatabaseWrapper) -> list[str]:
+    """Names of triggers and functions that are absent, disabled or not as they should be."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            return _missing_postgresql(cursor)
+        cursor.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+        present = dict(cursor.fetchall())
+    return [name for name, sql in _SQLITE.items() if present.get(name) != sql]
+
+
+def tables_exist(connection: BaseDatabaseWrapper) -> bool:
+    return {EVENT, HEAD} <= set(connection.introspection.table_names())
+
+
+def pending(connection: BaseDatabaseWrapper) -> bool:
+    """Whether migrations of this app are still to be run: then triggers may be absent or old.
+
+    A change of the statements in this module therefore comes with a migration that installs them.
+    """
+    loader = MigrationLoader(connection)
+    known = {key for key in loader.disk_migrations if key[0] == "templates_app"}
+    return not known <= set(loader.applied_migrations)
+
+
+def _install_sqlite(connection: BaseDatabaseWrapper) -> None:
+    with connection.cursor() as cursor:
+        for name in missing(connection):
+            cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
+            cursor.execute(_SQLITE[name])
+
+
+def _install_postgresql(connection: BaseDatabaseWrapper) -> None:
+    absent = set(missing(connection))
+    with connection.cursor() as cursor:
+        if "coppice_append" in absent:
+            # Its parameters may have changed, and CREATE OR REPLACE keeps overloads beside.
+            cursor.execute("DROP FUNCTION IF EXISTS coppice_append")
+            cursor.execute(_append_sql())
+        for name, body in _PG_FUNCTIONS.items():
+            if name in absent:
+                cursor.execute(
+                    f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql"
+                    f" AS $body${body}$body$"
+                )
+        for name, (table, when, function) in _PG_TRIGGERS.items():
+            if name in absent:
+                each = "STATEMENT" if when.endswith("TRUNCATE") else "ROW"
+                cursor.execute(
+                    f"CREATE OR REPLACE TRIGGER {name} {when} ON {table}"
+                    f" FOR EACH {each} EXECUTE FUNCTION {function}()"
+                )
+                cursor.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
+
+
+def _missing_postgresql(cursor: CursorWrapper) -> list[str]:
+    cursor.execute(
+        "SELECT t.tgname, c.relname, p.proname, t.tgenabled = 'A'"
+        " FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid"
+        " WHERE c.relname IN (%s, %s) AND NOT t.tgisinternal"
+        " AND pg_table_is_visible(c.oid)",
+        [EVENT, HEAD],
+    )
+    triggers = {row[0]: row[1:] for row in cursor.fetchall()}
+    cursor.execute(
+        "SELECT proname, prosrc FROM pg_proc WHERE proname LIKE 'coppice%%'"
+        " AND pg_function_is_visible(oid)"
+    )
+    bodies = dict(cursor.fetchall())
+    append_body = _append_sql().split("$body$")[1]
+    absent = [name for name, body in _PG_FUNCTIONS.items() if bodies.get(name) != body]
+    if bodies.get("coppice_append") != append_body:
+        absent.append("coppice_append")
+    for name, (table, _, function) in _PG_TRIGGERS.items():
+        if triggers.get(name) != (table, function, True):
+            absent.append(name)
+    return absent
