@@ -10,8 +10,8 @@ from rest_framework.permissions import AllowAny
 from rest_framework.request import Request
 from rest_framework.response import Response
 
+from templates_app import roles as may
 from templates_app import triggers
-from templates_app.api import permissions as may
 from templates_app.api import serializers as shapes
 from templates_app.api.views import View, problems
 from templates_app.services import common

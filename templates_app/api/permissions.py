@@ -1,23 +1,10 @@
-"""Who may do what. Denied unless a view says otherwise; roles are groups made by a migration."""
+"""Who may call what: nobody, unless a view says otherwise."""
 
 from __future__ import annotations
 
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from rest_framework.views import APIView
-
-VIEW = "templates_app.view_template"
-OPERATE = "templates_app.operate_template"
-SIGN = "templates_app.sign_template"
-LAUNCH = "templates_app.launch_template"
-
-#: Role (the group's name) -> permissions beyond viewing. docs/reference/api.md has the table.
-ROLES: dict[str, tuple[str, ...]] = {
-    "auditor": (),
-    "operator": (OPERATE,),
-    "signer": (SIGN,),
-    "gateway": (LAUNCH,),
-}
 
 
 class Denied(BasePermission):

@@ -15,10 +15,11 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from templates_app import roles as may
 from templates_app import store
-from templates_app.api import permissions as may
 from templates_app.api import serializers as shapes
 from templates_app.api.errors import MEDIA_TYPE
+from templates_app.api.permissions import Needs
 from templates_app.errors import SandboxNotFound
 from templates_app.events import Meta
 from templates_app.models import Signature
@@ -45,7 +46,7 @@ def who(request: Request) -> Meta:
 class View(APIView):
     """A view whose ``needs`` names the permission for each method; others are 405."""
 
-    permission_classes = [may.Needs]
+    permission_classes = [Needs]
     needs: dict[str, str] = {}
 
 
