@@ -172,6 +172,24 @@ def stream_version(stream: str) -> int:
     )
 
 
+def find(event_id: uuid.UUID) -> Recorded | None:
+    """The event with this id, if it is in the log."""
+    key = event_id if connection.vendor == "postgresql" else event_id.hex
+    return next(iter(_select("WHERE event_id = %s", [key])), None)
+
+
+def at(position: int) -> Recorded:
+    """The event at a position that is known to be there."""
+    (found,) = _at([position])
+    return found
+
+
+def lock() -> None:
+    """Hold up all appends until the caller's transaction ends."""
+    if connection.vendor == "postgresql":  # SQLite's transactions are IMMEDIATE: they have the lock
+        _number("SELECT size FROM templates_app_loghead WHERE id = 1 FOR UPDATE", [])
+
+
 def size() -> int:
     """How many events there are; also the last one's position."""
     return _number("SELECT size FROM templates_app_loghead WHERE id = 1", [])

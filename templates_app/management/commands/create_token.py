@@ -39,7 +39,7 @@ class Command(Base):
             if made:
                 if not options["role"]:
                     raise CommandError(
-                        f"There is no user {options['user']}. Give --role to make one.",
+                        f"No user {options['user']}: give --role to make one.",
                         returncode=2,
                     )
                 user.set_unusable_password()

@@ -18,7 +18,7 @@ class Command(Base):
         parser.add_argument(
             "--check",
             action="store_true",
-            help="change nothing; compare what is there with what the log gives (exit 1 if it differs)",
+            help="change nothing; exit 1 if what is there is not what the log gives",
         )
 
     def handle(self, *args: Any, **options: Any) -> None:

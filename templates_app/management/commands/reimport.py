@@ -34,9 +34,7 @@ class Command(Base):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("names", nargs="*", metavar="NAME")
         parser.add_argument("--all", action="store_true", help="every template")
-        parser.add_argument(
-            "--force", action="store_true", help="also where the digest is unchanged"
-        )
+        parser.add_argument("--force", action="store_true", help="also what is unchanged")
         parser.add_argument("--jobs", type=int, default=1, help="imports at a time (1 to 16)")
         parser.add_argument("--queue", action="store_true", help="hand each to the queue's workers")
         parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
@@ -70,10 +68,9 @@ class Command(Base):
         context = who()
         console = Console(stderr=True)
         columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+        quiet = not console.is_terminal
         with (
-            Progress(
-                *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
-            ) as progress,
+            Progress(*columns, TimeElapsedColumn(), console=console, disable=quiet) as progress,
             ThreadPoolExecutor(jobs) as pool,
         ):
             task = progress.add_task("Resolving" if dry_run else "Re-importing", total=len(names))
