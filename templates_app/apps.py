@@ -8,6 +8,8 @@ from django.core import checks
 from django.db import connections
 from django.db.models.signals import post_migrate
 
+from templates_app.checks import queue_retry
+
 
 class TemplatesAppConfig(AppConfig):
     name = "templates_app"
@@ -17,6 +19,7 @@ class TemplatesAppConfig(AppConfig):
     def ready(self) -> None:
         post_migrate.connect(_install_triggers, sender=self)
         checks.register(_triggers_in_place, checks.Tags.database)
+        checks.register(queue_retry)
 
 
 def _install_triggers(using: str, **_: Any) -> None:
