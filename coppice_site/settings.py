@@ -53,8 +53,8 @@ def _secret_key() -> str:
     return path.read_text()
 
 
-def _database() -> dict[str, Any]:
-    url = _values["DATABASE_URL"] or f"sqlite:///{COPPICE_STATE_DIR / 'coppice.sqlite3'}"
+def database(url: str) -> dict[str, Any]:
+    """Django's settings for the database at ``url``."""
     config: dict[str, Any] = dict(environ.Env.db_url_config(url))
     if config.get("ENGINE") == "django.db.backends.sqlite3":
         # IMMEDIATE: a deferred transaction that reads first and then writes fails at once with
@@ -80,7 +80,11 @@ SECRET_KEY = _secret_key()
 DEBUG = False
 ALLOWED_HOSTS = list(_values["COPPICE_HOSTS"])
 
-DATABASES = {"default": _database()}
+DATABASES = {
+    "default": database(
+        _values["DATABASE_URL"] or f"sqlite:///{COPPICE_STATE_DIR / 'coppice.sqlite3'}"
+    )
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 INSTALLED_APPS = [

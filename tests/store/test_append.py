@@ -1,0 +1,337 @@
+"""Appending and reading, on both databases, with real transactions."""
+
+import dataclasses
+import datetime
+import json
+import uuid
+
+import pytest
+from django.db import connection, transaction
+
+from templates_app import events as vocabulary
+from templates_app import projections, store
+from templates_app.errors import EventConflict, EventIdReused
+from templates_app.events import Meta, PayloadInvalid, SandboxDestroyed
+from templates_app.models import Mention
+
+META = Meta(actor="alice", source="cli", request_id="r1", node="n1")
+
+
+def destroyed(sandbox="s1", template="web", dataset="zroot/s1"):
+    return SandboxDestroyed(sandbox=sandbox, template=template, dataset=dataset)
+
+
+def test_it_works(any_database):
+    before = datetime.datetime.now(datetime.UTC)
+    [one] = store.append(destroyed(), meta=META)
+    assert (one.position, one.version, one.stream) == (1, 1, "sandbox:s1")
+    assert (one.type, one.schema) == ("sandbox-destroyed", 1)
+    assert (one.event, one.meta) == (destroyed(), META)
+    assert abs(one.recorded_at - before) < datetime.timedelta(minutes=1)
+    assert one.recorded_at.tzinfo is datetime.UTC
+    assert list(store.read()) == [one]
+    assert store.read_stream("sandbox:s1") == [one]
+    assert store.about("template", "web") == [one] == store.about("sandbox", "s1")
+    assert store.size() == 1
+    assert store.stream_version("sandbox:s1") == 1
+
+
+def test_it_numbers_positions_over_all_and_versions_within_a_stream(any_database):
+    batch = [destroyed("a"), destroyed("b"), destroyed("a")]
+    assert [(r.position, r.stream, r.version) for r in store.append(batch, meta=META)] == [
+        (1, "sandbox:a", 1),
+        (2, "sandbox:b", 1),
+        (3, "sandbox:a", 2),
+    ]
+    [fourth] = store.append(destroyed("b"), meta=META)
+    assert (fourth.position, fourth.version) == (4, 2)
+    assert [r.position for r in store.read()] == [1, 2, 3, 4]
+
+
+def test_an_append_of_nothing_changes_nothing(any_database):
+    assert store.append([], meta=META) == []
+    assert store.size() == 0
+
+
+# --- expected versions -------------------------------------------------------------------------
+
+
+def test_it_appends_where_the_expected_versions_are_the_actual_ones(any_database):
+    store.append(destroyed("a"), meta=META, expected={"sandbox:a": 0})
+    store.append(destroyed("a"), meta=META, expected={"sandbox:a": 1, "sandbox:other": 0})
+    assert store.stream_version("sandbox:a") == 2
+
+
+@pytest.mark.parametrize("expected", [0, 1, 3])
+def test_it_refuses_another_version_than_the_expected_one(any_database, expected):
+    store.append([destroyed("a"), destroyed("a")], meta=META)
+    with pytest.raises(EventConflict) as caught:
+        store.append(destroyed("a"), meta=META, expected={"sandbox:a": expected})
+    assert caught.value.extra == {"stream": "sandbox:a", "expected": expected, "actual": 2}
+    assert store.size() == 2
+
+
+def test_one_stream_that_moved_refuses_the_whole_append(any_database):
+    store.append(destroyed("b"), meta=META)
+    with pytest.raises(EventConflict):
+        store.append(
+            [destroyed("a"), destroyed("b")],
+            meta=META,
+            expected={"sandbox:a": 0, "sandbox:b": 0},
+        )
+    assert store.stream_version("sandbox:a") == 0
+    assert not store.about("sandbox", "a")
+
+
+def test_a_conflict_leaves_the_callers_transaction_usable(any_database):
+    with transaction.atomic():
+        store.append(destroyed("a"), meta=META)
+        with pytest.raises(EventConflict):
+            store.append(destroyed("a"), meta=META, expected={"sandbox:a": 0})
+        store.append(destroyed("b"), meta=META)
+    assert [r.stream for r in store.read()] == ["sandbox:a", "sandbox:b"]
+
+
+# --- the same event twice ----------------------------------------------------------------------
+
+
+def test_the_same_event_again_returns_the_old_one(any_database):
+    event_id = uuid.uuid4()
+    [first] = store.append(destroyed(), meta=META, event_ids=[event_id])
+    assert first.event_id == event_id
+    retried = dataclasses.replace(META, request_id="r2")
+    again = store.append(
+        destroyed(), meta=retried, event_ids=[event_id], expected={"sandbox:s1": 0}
+    )
+    assert again == [first]
+    assert store.size() == 1
+    assert Mention.objects.count() == 2
+
+
+@pytest.mark.parametrize(
+    "other", [destroyed(dataset="zroot/other"), destroyed(sandbox="s2")], ids=["data", "stream"]
+)
+def test_the_same_id_with_other_content_is_refused(any_database, other):
+    event_id = uuid.uuid4()
+    store.append(destroyed(), meta=META, event_ids=[event_id])
+    with pytest.raises(EventIdReused) as caught:
+        store.append([destroyed("new"), other], meta=META, event_ids=[uuid.uuid4(), event_id])
+    assert caught.value.extra == {"eventId": str(event_id), "position": 1}
+    assert store.size() == 1
+
+
+def test_a_batch_with_an_old_event_appends_the_new_ones_only(any_database):
+    ids = [uuid.uuid4() for _ in range(3)]
+    [old] = store.append(destroyed("b"), meta=META, event_ids=ids[1:2])
+    batch = [destroyed("a"), destroyed("b"), destroyed("b")]
+    recorded = store.append(batch, meta=META, event_ids=ids)
+    assert [(r.position, r.stream, r.version, r.event_id) for r in recorded] == [
+        (2, "sandbox:a", 1, ids[0]),
+        (1, "sandbox:b", 1, ids[1]),
+        (3, "sandbox:b", 2, ids[2]),
+    ]
+    assert recorded[1] == old
+    assert list(store.read()) == [recorded[1], recorded[0], recorded[2]]
+
+
+def test_ids_must_be_one_for_each_event(any_database):
+    one = uuid.uuid4()
+    for ids in ([one], [one, one]):
+        with pytest.raises(ValueError, match="one id of its own"):
+            store.append([destroyed("a"), destroyed("b")], meta=META, event_ids=ids)
+    assert store.size() == 0
+
+
+# --- one transaction ---------------------------------------------------------------------------
+
+
+class ProjectionBroke(Exception):
+    pass
+
+
+def test_a_projection_that_raises_leaves_nothing(any_database, monkeypatch):
+    def break_after_writing(recorded):
+        Mention.objects.create(kind="template", key="half-done", position=1)
+        raise ProjectionBroke
+
+    store.append(destroyed("a"), meta=META)
+    monkeypatch.setattr(projections, "apply", break_after_writing)
+    with pytest.raises(ProjectionBroke):
+        store.append(destroyed("b"), meta=META)
+    monkeypatch.undo()
+    assert store.size() == 1
+    assert [r.stream for r in store.read()] == ["sandbox:a"]
+    assert not Mention.objects.filter(key__in=["half-done", "b"]).exists()
+    [next_one] = store.append(destroyed("c"), meta=META)
+    assert next_one.position == 2
+
+
+def test_a_projection_that_raised_cannot_be_swallowed_inside_a_transaction(
+    any_database, monkeypatch
+):
+    def broken(recorded):
+        raise ProjectionBroke
+
+    monkeypatch.setattr(projections, "apply", broken)
+    with pytest.raises(transaction.TransactionManagementError), transaction.atomic():
+        with pytest.raises(ProjectionBroke):
+            store.append(destroyed("a"), meta=META)
+        store.size()
+    assert store.size() == 0
+
+
+def test_positions_have_no_gap_after_rollbacks(any_database):
+    class Undone(Exception):
+        pass
+
+    for number in range(6):
+        try:
+            with transaction.atomic():
+                store.append([destroyed(f"s{number}"), destroyed("all")], meta=META)
+                if number % 2:
+                    raise Undone
+        except Undone:
+            pass
+    assert [(r.position, r.stream, r.version) for r in store.read()] == [
+        (1, "sandbox:s0", 1),
+        (2, "sandbox:all", 1),
+        (3, "sandbox:s2", 1),
+        (4, "sandbox:all", 2),
+        (5, "sandbox:s4", 1),
+        (6, "sandbox:all", 3),
+    ]
+
+
+# --- reading -----------------------------------------------------------------------------------
+
+
+def test_it_reads_on_from_a_position_in_chunks(any_database, monkeypatch):
+    monkeypatch.setattr(store, "_READ_AT_ONCE", 4)
+    store.append([destroyed(f"s{n}") for n in range(1, 12)], meta=META)
+    assert [r.position for r in store.read(after=3)] == [4, 5, 6, 7, 8, 9, 10, 11]
+    assert [r.position for r in store.read(after=3, limit=6)] == [4, 5, 6, 7, 8, 9]
+    assert [r.position for r in store.read(limit=0)] == []
+    assert [r.position for r in store.read(after=11)] == []
+
+
+def test_a_reader_underway_sees_what_is_appended_meanwhile(any_database, monkeypatch):
+    monkeypatch.setattr(store, "_READ_AT_ONCE", 2)
+    store.append([destroyed("a"), destroyed("b")], meta=META)
+    reader = store.read()
+    assert next(reader).position == 1
+    store.append(destroyed("c"), meta=META)
+    assert [r.position for r in reader] == [2, 3]
+
+
+def test_it_reads_events_of_some_types(any_database):
+    failed = vocabulary.ImportFailed(
+        template="web",
+        import_id="i",
+        reference="oci:x/y",
+        stage="pull",
+        code="pull_failed",
+        reason="tls",
+        detail="d",
+        digest=None,
+        undone=(),
+        leftovers=(),
+    )
+    store.append([destroyed("a"), failed, destroyed("b")], meta=META)
+    assert [r.position for r in store.read(types=["import-failed"])] == [2]
+    assert [r.position for r in store.read(types=["sandbox-destroyed"], limit=1, after=1)] == [3]
+    assert list(store.read(types=[])) == []
+
+
+def test_it_reads_a_stream_from_a_version_on(any_database):
+    store.append([destroyed("a"), destroyed("b"), destroyed("a"), destroyed("a")], meta=META)
+    assert [r.version for r in store.read_stream("sandbox:a", after_version=1)] == [2, 3]
+    assert store.read_stream("sandbox:nobody") == []
+
+
+def test_it_finds_the_events_about_a_thing(any_database):
+    store.append([destroyed("a", "web"), destroyed("b", "db"), destroyed("c", "web")], meta=META)
+    assert [r.position for r in store.about("template", "web")] == [1, 3]
+    assert [r.position for r in store.about("template", "web", newest_first=True)] == [3, 1]
+    assert [r.position for r in store.about("template", "web", after=1)] == [3]
+    assert [r.position for r in store.about("template", "web", limit=1)] == [1]
+    assert store.about("sandbox", "web") == []
+
+
+# --- payloads ----------------------------------------------------------------------------------
+
+
+def _forge(**columns):
+    """Append a row behind the store's back, as an older or newer program could have written it."""
+    row = {
+        "position": store.size() + 1,
+        "event_id": uuid.uuid4().hex,
+        "stream": "sandbox:s1",
+        "version": store.stream_version("sandbox:s1") + 1,
+        "type": "sandbox-destroyed",
+        "schema": 1,
+        "data": store.canonical(destroyed().to_json()),
+        "meta": store.canonical(META.to_json()),
+        "recorded_at": "2026-01-02 03:04:05.000006",
+        "leaf_hash": "0" * 64,
+        **columns,
+    }
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO templates_app_event ({', '.join(row)})"  # noqa: S608
+            f" VALUES ({', '.join(['%s'] * len(row))})",
+            list(row.values()),
+        )
+        cursor.execute("UPDATE templates_app_loghead SET size = size + 1")
+
+
+def test_an_older_schema_is_read_through_its_upcasters(any_database, monkeypatch):
+    old = {"sandbox": "s1", "from": "web"}
+
+    def first_to_second(data):
+        return {"sandbox": data["sandbox"], "template": data["from"]}
+
+    def second_to_third(data):
+        return {**data, "dataset": "unknown"}
+
+    monkeypatch.setattr(SandboxDestroyed, "schema", 3)
+    monkeypatch.setitem(vocabulary.UPCASTERS, ("sandbox-destroyed", 1), first_to_second)
+    monkeypatch.setitem(vocabulary.UPCASTERS, ("sandbox-destroyed", 2), second_to_third)
+    _forge(data=json.dumps(old))
+    [one] = store.read()
+    assert one.schema == 1
+    assert one.event == destroyed(dataset="unknown")
+    assert store.append(destroyed("s2"), meta=META)[0].schema == 3
+
+
+@pytest.mark.parametrize(
+    ("columns", "complaint"),
+    [
+        ({"type": "sandbox-beamed"}, "unknown event type"),
+        ({"schema": 2}, "newer than this program knows"),
+        ({"data": '{"sandbox":"s1"}'}, "missing keys"),
+        ({"data": '{"sandbox":'}, "Expecting value"),
+        ({"meta": "{}"}, "missing keys"),
+    ],
+)
+def test_what_cannot_be_read_is_named_by_its_position(any_database, columns, complaint):
+    store.append(destroyed(), meta=META)
+    _forge(**columns)
+    with pytest.raises(PayloadInvalid, match=f"event at position 2: .*{complaint}"):
+        list(store.read())
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        destroyed(dataset="\ud800"),
+        destroyed(sandbox='a"b'),
+        destroyed(sandbox="ü"),
+        destroyed(sandbox=""),
+        destroyed(sandbox="x" * 69),
+    ],
+    ids=["surrogate", "quote", "umlaut", "empty", "long"],
+)
+def test_what_cannot_be_written_is_refused(any_database, event):
+    with pytest.raises(PayloadInvalid):
+        store.append(event, meta=META)
+    assert store.size() == 0
