@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from templates_app.errors import EventConflict, TemplateExists, TemplateMissing, TemplateNotFound
+from templates_app.errors import TemplateExists, TemplateMissing, TemplateNotFound
 from templates_app.events import Destroyed, DomainEvent, Imported, Reloaded
 
 
@@ -141,9 +141,3 @@ def launchable(state: TemplateState) -> GenerationState:
     if state.missing:
         raise TemplateMissing(f"The dataset of {state.name} is not on the pool.")
     return generation
-
-
-def still(state: TemplateState, seen: TemplateState) -> None:
-    """The name still points at what the caller decided on. EventConflict otherwise."""
-    if state.current != seen.current:
-        raise EventConflict(f"{state.name} was changed by somebody else in the meantime.")

@@ -1,0 +1,181 @@
+"""The real server as a process of its own: gunicorn with the repository's settings.
+
+``server`` (fixture) makes one: ``server(pool, database_url=…, gate="on")``; several may share a
+database, a pool and a state directory. All are stopped when the test ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+STARTS_WITHIN = 60.0  # seconds
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class Installation:
+    """A state directory, a pool, a database: what several processes of Coppice share."""
+
+    def __init__(self, state: Path, *, pool: str, database_url: str = "", **settings: str) -> None:
+        self.state = state
+        self.keys = state / "trusted-keys"
+        self.keys.mkdir(parents=True, exist_ok=True)
+        self.env = {
+            name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ
+        }
+        self.env |= {
+            "COPPICE_STATE_DIR": str(state),
+            "COPPICE_POOL": pool,
+            "COPPICE_TRUSTED_KEYS": str(self.keys),
+            "COPPICE_NODE": "test",
+            "PYTHONWARNINGS": "error::ResourceWarning",
+            **settings,
+        }
+        if database_url:
+            self.env["DATABASE_URL"] = database_url
+        else:
+            self.manage("migrate", "--verbosity=0")
+        self.tokens: dict[str, str] = {}
+
+    def manage(
+        self, *args: str, check: bool = True, timeout: float = 120, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "manage.py"), *args],
+            env={**self.env, **env},
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"manage.py {' '.join(args)}: {done.stdout}{done.stderr}")
+        return done
+
+    def spawn(self, *args: str) -> subprocess.Popen[bytes]:
+        """A management command that goes on in the background (qcluster)."""
+        return subprocess.Popen(
+            [sys.executable, str(ROOT / "manage.py"), *args],
+            env=self.env,
+            cwd=ROOT,
+            stdout=(self.state / f"{args[0]}.log").open("ab"),
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def token(self, role: str) -> str:
+        if role not in self.tokens:
+            made = self.manage("create_token", f"a-{role}", "--role", role, "--json")
+            self.tokens[role] = json.loads(made.stdout)["token"]
+        return self.tokens[role]
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.manage("export_events").stdout.splitlines()]
+
+    def types(self) -> list[str]:
+        return [event["type"] for event in self.events()]
+
+
+class Server:
+    """One gunicorn of an installation, on a free loopback port."""
+
+    def __init__(self, installation: Installation) -> None:
+        self.installation = installation
+        self.log = installation.state / "server.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self.port = free_port()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "gunicorn",
+                    "--config",
+                    str(ROOT / "deploy/gunicorn.conf.py"),
+                    "--bind",
+                    f"127.0.0.1:{self.port}",
+                    "coppice_site.wsgi:application",
+                ],
+                env=self.installation.env,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        until = time.monotonic() + STARTS_WITHIN
+        while time.monotonic() < until:
+            if self.process.poll() is not None:
+                break
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{self.url}/healthz", timeout=2).status_code == 200:
+                    return
+            time.sleep(0.05)
+        raise AssertionError(f"the server did not start:\n{self.log.read_text()[-4000:]}")
+
+    def api(self, role: str | None = "operator", timeout: float = 120) -> httpx.Client:
+        headers = {}
+        if role:
+            headers["Authorization"] = f"Bearer {self.installation.token(role)}"
+        return httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
+
+    def kill(self) -> None:
+        """SIGKILL to the server's whole process group, as a machine that dies would do it.
+
+        Programs that it started are in groups of their own: they go on, as orphans.
+        """
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(40)
+            except subprocess.TimeoutExpired:
+                self.kill()
+
+
+MakeServer = Callable[[Installation], Server]
+
+
+@pytest.fixture
+def serve() -> Iterator[MakeServer]:
+    """``serve(installation)`` starts a server; all are stopped at the end of the test."""
+    servers: list[Server] = []
+
+    def make(installation: Installation) -> Server:
+        server = Server(installation)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in servers:
+        server.stop()
