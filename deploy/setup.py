@@ -195,8 +195,11 @@ def fingerprint(*parts: str) -> str:
 
 
 def ground() -> str:
-    """What it stands on: its scripts hold its path, its packages are for one Python."""
-    return fingerprint(sys.version, str(VENV))
+    """What it stands on: its scripts hold its path, its packages are for one Python.
+
+    Not its patch level: installing python3-venv may upgrade the interpreter that runs this.
+    """
+    return fingerprint(str(sys.version_info[:2]), sys.base_prefix, str(VENV))
 
 
 def whats_wrong(purpose: str) -> tuple[str, str]:
@@ -286,6 +289,21 @@ def write_launcher() -> None:
     launcher.chmod(0o755)
 
 
+# --- the packages that the demo's and the tests' image is made of -------------------------------
+
+
+def bring_image(purpose: str) -> None:
+    """Into var/cache, so that neither demo nor tests need the network."""
+    which = "userland.SMALL" if purpose == "run" else "userland.SMALL + userland.MORE"
+    code = f"from deploy import userland; userland.download(({which}).split())"
+    fetch = ["env", "-C", str(ROOT), str(PYTHON), "-c", code]
+    if logged(fetch):
+        return
+    # apt's lists are missing, or name versions that the mirror has replaced since.
+    if os.geteuid() != 0 or not (apt("update") and logged(fetch)):
+        say("the image's Debian packages could not be fetched; the demo and many tests need them")
+
+
 # --- all of it -----------------------------------------------------------------------------------
 
 
@@ -307,6 +325,7 @@ def set_up(purpose: str) -> None:
         LOG.write_text("")
         missing = bring_programs(purpose)
         bring_environment(purpose)
+        bring_image(purpose)
     state = "done, save for what is missing" if missing else "everything is there"
     say(f"{state} ({time.monotonic() - began:.1f} s)")
 
