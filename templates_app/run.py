@@ -52,13 +52,15 @@ def run(
     env: Mapping[str, str] | None = None,
     check: bool = True,
     on_line: Callable[[str], None] | None = None,
+    log_failure: bool = True,
 ) -> Result:
     """Run ``argv`` to its end and return what it printed.
 
     ``timeout`` is in seconds. ``on_line`` gets each line of stdout as it comes (``\\r`` ends a line
     too, for progress displays); the lines are then not kept. With ``check``, a status other than 0
     raises ProgramFailed. ProgramMissing, ProgramKilled (ended by a signal that we did not send) and
-    ImportTimeout are raised in any case.
+    ImportTimeout are raised in any case. Without ``log_failure`` a status other than 0 is no
+    warning in the log: for callers to whom it is an answer.
     """
     program = argv[0]
     logger.debug("run", extra={"argv": list(argv)})
@@ -88,7 +90,8 @@ def run(
         name = signal.Signals(-result.status).name
         raise ProgramKilled(f"{program} was killed by {name}.", private=stderr[-_KEPT_STDERR:])
     if result.status != 0:
-        logger.warning(
+        logger.log(
+            logging.WARNING if log_failure else logging.DEBUG,
             "%s ended with status %d: %s",
             program,
             result.status,

@@ -1,0 +1,34 @@
+"""Where datasets live: one driver for each kind of pool, behind the port in base.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from templates_app.datasets.base import DatasetDriver
+from templates_app.datasets.directory import DirectoryDriver
+from templates_app.datasets.zfs import ZfsDriver
+from templates_app.errors import PoolUnavailable
+
+
+class _Makes(Protocol):
+    def __call__(self, root: str, *, step_seconds: float, state_dir: Path) -> DatasetDriver: ...
+
+
+#: The word before the colon of COPPICE_POOL, and what it selects. There is no fallback.
+DRIVERS: Mapping[str, _Makes] = {"zfs": ZfsDriver, "dir": DirectoryDriver}
+
+
+def from_pool(pool: str, *, step_seconds: float, state_dir: Path) -> DatasetDriver:
+    """The driver for ``zfs:DATASET`` or ``dir:/PATH``. Touches nothing yet.
+
+    ``step_seconds`` limits what moves data (a copy, the destruction of a large dataset);
+    ``state_dir`` is where locks and the note of which pool this is are kept.
+    """
+    kind, _, root = pool.partition(":")
+    if kind not in DRIVERS or not root:
+        raise PoolUnavailable(
+            f"There is no kind of pool {kind!r}; there are: {', '.join(DRIVERS)}."
+        )
+    return DRIVERS[kind](root, step_seconds=step_seconds, state_dir=state_dir)

@@ -5,7 +5,10 @@ Names that go in are relative to the pool's root (``coppice/fbsd14-min-g1-3f2a9c
 tools write them (``zroot/jails/fbsd14-min-template@base``). Every method is idempotent where its
 description says so, has a timeout, and raises only errors of ``templates_app.errors``:
 ``PoolUnavailable``, ``PoolBusy``, ``OutOfSpace``, ``StorageReadOnly``, ``ProgramMissing``,
-``ProgramKilled``, ``ProgramFailed``, ``TemplateInUse``, ``TemplateMissing``, ``SandboxExists``.
+``ProgramKilled``, ``ProgramFailed``, ``ImportTimeout``, ``TemplateInUse``, ``TemplateMissing``,
+``SandboxExists``, ``AdoptedInTheWay``, ``Conflict`` (a name that should be free is taken). What is
+not there is told from what cannot be seen: "absent" is an answer only while the pool itself is
+there. All methods may be called from many threads and processes at once.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from templates_app.errors import CoppiceError, TemplateInUse
 
 #: The parent of all generations, relative to the pool's root.
 OURS = "coppice"
@@ -32,6 +37,32 @@ def alias_name(template: str) -> str:
 
 def sandbox_name(sandbox_id: str) -> str:
     return f"sandbox-{sandbox_id}"
+
+
+def is_name(relative: str) -> bool:
+    """Whether ``relative`` can only mean something below the pool's root."""
+    parts = relative.split("/")
+    odd = any(part in ("", ".", "..") or part.startswith("-") for part in parts)
+    return not odd and not set(relative) & set("@#\0\n\t")
+
+
+def checked(relative: str) -> str:
+    """``relative`` if it is a name; ValueError otherwise.
+
+    Names reach a driver parsed, or from its own ``find_all``; this is the second lock on the door.
+    """
+    if not is_name(relative):
+        raise ValueError(f"{relative!r} is not a name below the pool's root")
+    return relative
+
+
+def in_use(what: str, clones: list[str]) -> CoppiceError:
+    """The refusal that every driver gives for a dataset with clones; ``clones`` are full names."""
+    return TemplateInUse(
+        f"{what} has {len(clones)} clone(s): {', '.join(clones[:5])}"
+        f"{', …' if len(clones) > 5 else ''}.",
+        extra={"clones": clones},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,42 +108,72 @@ class DatasetDriver(Protocol):
         """``zfs:zroot/jails`` or ``dir:/srv/coppice``: as COPPICE_POOL has it."""
 
     def check(self) -> None:
-        """Return if the pool is there and can be written to; raise PoolUnavailable otherwise."""
+        """Return if the pool is there and can be written to.
+
+        PoolUnavailable or StorageReadOnly otherwise. Makes the place for :data:`OURS` if need be.
+        """
 
     def full_name(self, relative: str) -> str: ...
 
     def create(self, relative: str) -> Dataset:
-        """An empty, mounted dataset below a place that only root can enter."""
+        """An empty, mounted dataset below OURS, a place that only root can enter. Conflict."""
 
     def seal(self, relative: str) -> Snapshot:
-        """Make ``@base``, unmount, and keep it from being mounted at boot. Idempotent."""
+        """Make ``@base``, unmount, and keep it from being mounted at boot. Idempotent.
+
+        TemplateMissing if there is no such dataset; PoolBusy if its files stay in use.
+        """
 
     def snapshot(self, relative: str) -> Snapshot | None:
         """The live ``@base`` as it is now; None where the dataset or the snapshot is not there."""
 
     def reading(self, relative: str) -> AbstractContextManager[Path]:
-        """A private, read-only view of ``relative@base``'s files; gone afterwards."""
+        """A private view of ``relative@base``'s files, for reading; gone afterwards.
+
+        While it lasts the dataset cannot be destroyed. TemplateMissing.
+        """
 
     def point(self, alias: str, relative: str) -> Snapshot:
         """Make ``alias`` a clone of ``relative@base`` with its own ``@base``. Idempotent.
 
         An old alias is replaced; one that has clones made by hand is moved aside (below OURS) where
         the pool can do that, else TemplateInUse is raised and everything stays as it was.
+        What this driver did not make is never touched: AdoptedInTheWay. TemplateMissing.
         """
 
     def clone(self, relative: str, name: str) -> Dataset:
-        """A mounted, writable clone of ``relative@base``. SandboxExists if the name is taken."""
+        """A mounted, writable clone of ``relative@base``; never a half one.
+
+        SandboxExists if the name is taken, TemplateMissing if there is no such ``@base``.
+        """
 
     def move(self, relative: str, to: str) -> None:
-        """Rename an unmounted dataset, or raise PoolBusy or TemplateInUse and change nothing."""
+        """Rename a dataset with its ``@base``; its guid stays, and clones follow.
+
+        PoolBusy or TemplateInUse where the pool refuses, and then nothing has changed. Conflict if
+        ``to`` is taken, TemplateMissing if there is no ``relative``.
+        """
 
     def destroy(self, relative: str) -> None:
-        """Remove the dataset with its @base. Idempotent. TemplateInUse if it has clones."""
+        """Remove the dataset with its snapshots. Idempotent.
+
+        TemplateInUse if it has clones or datasets below it, PoolBusy if its files are in use; then
+        nothing has changed.
+        """
 
     def dependents(self, relative: str) -> list[str]:
-        """Full names of what is cloned from any snapshot of it, in name order."""
+        """Full names of what is cloned from any snapshot of it, in name order.
+
+        Aliases are clones too. Empty where there is no such dataset.
+        """
 
     def find_all(self) -> list[Found]:
-        """Everything directly below the root and below OURS, in name order."""
+        """Everything directly below the root and below OURS, in name order.
+
+        Without the driver's own temporary things: those are for :meth:`sweep`.
+        """
+
+    def sweep(self) -> list[str]:
+        """Remove temporary things whose process is dead; their names. For start-up recovery."""
 
     def space(self) -> Space: ...

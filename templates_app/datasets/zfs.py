@@ -1,0 +1,333 @@
+"""The ``zfs:`` driver. What lies on the pool, and why, is in docs/reference/pools.md.
+
+Differences between the implementations that shaped this file:
+
+* pool version 23 mounts a new clone even where ``canmount=noauto`` is given; OpenZFS does not;
+* it refuses to rename a dataset while mounted clones of it live ("dataset is busy", for ever);
+* FreeBSD refuses ``devices=off`` (device nodes outside devfs are dead there anyway);
+* a clone inherits from the place where it stands, never from its origin, so what a generation is
+  restricted with while it is filled (no set-id, no exec) does not reach a sandbox.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from templates_app.datasets.base import (
+    BASE,
+    OURS,
+    Dataset,
+    Found,
+    Snapshot,
+    Space,
+    in_use,
+)
+from templates_app.datasets.locks import Taken, held, lock_file
+from templates_app.datasets.zfs_command import PATIENCE, Kind, Outcome, error, zfs
+from templates_app.datasets.zfs_pool import READING, ZfsPool, as_path
+from templates_app.errors import (
+    AdoptedInTheWay,
+    Conflict,
+    CoppiceError,
+    PoolBusy,
+    PoolUnavailable,
+    SandboxExists,
+    StorageReadOnly,
+    TemplateInUse,
+    TemplateMissing,
+)
+
+logger = logging.getLogger("coppice.datasets")
+
+#: Set on the aliases that we made: the only datasets outside OURS that point() may destroy.
+ALIAS_MARK = "coppice:alias"
+_LOCKED_DOWN = ("setuid=off", "exec=off", "atime=off") + (
+    () if sys.platform.startswith("freebsd") else ("devices=off",)
+)
+
+
+class ZfsDriver:
+    kind = "zfs"
+
+    def __init__(self, root: str, *, step_seconds: float, state_dir: Path) -> None:
+        self.root = root
+        self._pool = ZfsPool(root)
+        self._seconds = step_seconds
+        self._locks = state_dir / "pool-locks"
+
+    @property
+    def pool(self) -> str:
+        return f"zfs:{self.root}"
+
+    def full_name(self, relative: str) -> str:
+        return self._pool.full_name(relative)
+
+    def check(self) -> None:
+        self._pool.check()
+
+    def space(self) -> Space:
+        return self._pool.space()
+
+    def find_all(self) -> list[Found]:
+        return self._pool.find_all()
+
+    def dependents(self, relative: str) -> list[str]:
+        return self._pool.dependents(relative)
+
+    # --- generations ---------------------------------------------------------------------------
+
+    def create(self, relative: str) -> Dataset:
+        full = self.full_name(relative)
+        if not relative.startswith(f"{OURS}/"):
+            raise ValueError(f"{relative!r} is not below {OURS}")
+        self._pool.private_place()
+        # noauto from the start: a half-made generation is not mounted again at the next boot.
+        out = zfs("create", *_options("canmount=noauto", *_LOCKED_DOWN), "--", full, expect=_TAKEN)
+        if not out.done:
+            raise Conflict(f"There is a dataset {full} already.", private=out.stderr)
+        try:
+            zfs("mount", "--", full, expect={Kind.MOUNTED})
+            return Dataset(name=full, path=self._pool.mountpoint(full))
+        except BaseException:
+            self._give_up(relative)
+            raise
+
+    def seal(self, relative: str) -> Snapshot:
+        full = self.full_name(relative)
+        got = self._pool.properties(full, "mounted", "canmount")
+        if got is None:
+            self._pool.assert_there()
+            raise TemplateMissing(f"There is no dataset {full}.")
+        if got["mounted"] == "yes":
+            # First of all: the unmount is what brings written pages from the kernel to the pool.
+            self._unmount(full)
+        if got["canmount"] != "noauto":
+            zfs("set", "canmount=noauto", full)  # no "--": older versions take it for a dataset
+        zfs("snapshot", "--", f"{full}@{BASE}", expect={Kind.EXISTS})
+        return self._sealed(relative)
+
+    def snapshot(self, relative: str) -> Snapshot | None:
+        name = f"{self.full_name(relative)}@{BASE}"
+        got = self._pool.properties(name, "guid", "referenced")
+        if got is None:
+            self._pool.assert_there()
+            return None
+        return Snapshot(name=name, guid=got["guid"], size_bytes=int(got["referenced"]))
+
+    def _sealed(self, relative: str) -> Snapshot:
+        found = self.snapshot(relative)
+        if found is None:
+            raise TemplateMissing(f"There is no snapshot {self.full_name(relative)}@{BASE}.")
+        return found
+
+    def _unmount(self, full: str) -> None:
+        zfs("unmount", "--", full, expect={Kind.UNMOUNTED, Kind.ABSENT})
+
+    @contextlib.contextmanager
+    def reading(self, relative: str) -> Iterator[Path]:
+        base = f"{self.full_name(relative)}@{BASE}"
+        view = f"{OURS}/{READING}{secrets.token_hex(8)}"
+        # Locked before it is made, so sweep() never takes a living view for a dead one.
+        with self._lock(view):
+            self._pool.private_place()
+            try:
+                options = _options("readonly=on", "canmount=noauto", *_LOCKED_DOWN)
+                out = zfs("clone", *options, "--", base, self.full_name(view), expect={Kind.ABSENT})
+                if not out.done:
+                    raise self._source_missing(relative, out)
+                zfs("mount", "--", self.full_name(view), expect={Kind.MOUNTED})
+                yield self._pool.mountpoint(self.full_name(view))
+            except BaseException:
+                self._give_up(view)
+                raise
+            self.destroy(view)
+
+    # --- the alias -----------------------------------------------------------------------------
+
+    def point(self, alias: str, relative: str) -> Snapshot:
+        wanted = self._sealed(relative)
+        full = self.full_name(alias)
+        # Recovery, reload and an import may come to the same alias at the same moment.
+        with self._lock(alias, patience=self._seconds):
+            out = zfs(
+                *("get", "-H", "-o", "property,value,source", f"origin,{ALIAS_MARK}", "--", full),
+                expect={Kind.ABSENT},
+            )
+            if out.done:
+                old = {row[0]: (row[1], row[2]) for row in out.rows()}
+                found = self.snapshot(alias)
+                if found is not None and old["origin"][0] == wanted.name:
+                    return found
+                if old[ALIAS_MARK][1] != "local":
+                    raise AdoptedInTheWay(f"The dataset {full} was not made by Coppice.")
+                self._remove_alias(alias)
+            # canmount=off, so that version 23 does not mount it; then noauto, for operators.
+            options = _options("canmount=off", f"{ALIAS_MARK}={relative}")
+            zfs("clone", *options, "--", wanted.name, full)
+            zfs("snapshot", "--", f"{full}@{BASE}")
+            zfs("set", "canmount=noauto", full)
+            return self._sealed(alias)
+
+    def _remove_alias(self, alias: str) -> None:
+        try:
+            self.destroy(alias)
+        except TemplateInUse as held_by:
+            if "clones" not in held_by.extra:
+                raise
+            self._move_aside(alias)
+
+    def _move_aside(self, alias: str) -> None:
+        """Give the clones that somebody made by hand their origin below OURS."""
+        for number in range(1, 1000):
+            aside = f"{OURS}/{alias}-aside-{number}"
+            try:
+                self.move(alias, aside)
+            except Conflict as conflict:
+                if isinstance(conflict, TemplateInUse):
+                    raise
+                continue
+            logger.warning("%s has clones made by hand: it is %s now", alias, aside)
+            return
+        raise PoolBusy(f"All names for moving {self.full_name(alias)} aside are taken.")
+
+    # --- sandboxes, and every dataset ----------------------------------------------------------
+
+    def clone(self, relative: str, name: str) -> Dataset:
+        base, full = f"{self.full_name(relative)}@{BASE}", self.full_name(name)
+        expect = {Kind.EXISTS, Kind.ABSENT, Kind.OCCUPIED}
+        out = zfs("clone", "--", base, full, expect=expect)
+        if out.kind is Kind.ABSENT:
+            raise self._source_missing(relative, out)
+        if out.kind is Kind.EXISTS:
+            raise SandboxExists(f"There is a dataset {full} already.")
+        if out.kind is Kind.OCCUPIED:
+            self._give_up(name)
+            raise SandboxExists(f"Files lie where {full} would be mounted.", private=out.stderr)
+        try:
+            got = (
+                self._pool.properties(full, "mountpoint", "mounted", "readonly")
+                or self._pool.no_root()
+            )
+            path = as_path(full, got["mountpoint"])
+            if got["mounted"] != "yes":
+                raise PoolUnavailable(f"{full} was cloned, but is not mounted.")
+            if got["readonly"] == "on":
+                raise StorageReadOnly(f"{full} would be read-only: it inherits readonly=on.")
+        except BaseException:
+            self._give_up(name)
+            raise
+        return Dataset(name=full, path=path)
+
+    def _source_missing(self, relative: str, out: Outcome) -> CoppiceError:
+        if self.snapshot(relative) is None:
+            return TemplateMissing(f"There is no snapshot {self.full_name(relative)}@{BASE}.")
+        return error(out, "clone")
+
+    def move(self, relative: str, to: str) -> None:
+        full, target = self.full_name(relative), self.full_name(to)
+        if to.startswith(f"{OURS}/"):
+            self._pool.private_place()
+        # Version 23 never renames while mounted clones live, so waiting long is no use then.
+        clones = self.dependents(relative)
+        patience = 0.5 if clones else PATIENCE
+        expect = {Kind.ABSENT, Kind.EXISTS, Kind.BUSY}
+        out = zfs("rename", "--", full, target, expect=expect, patience=patience)
+        if out.kind is Kind.ABSENT:
+            self._pool.assert_there()
+            raise TemplateMissing(f"There is no dataset {full}.", private=out.stderr)
+        if out.kind is Kind.EXISTS:
+            raise Conflict(f"There is a dataset {target} already.")
+        if out.kind is Kind.BUSY:
+            if clones:
+                raise in_use(full, clones)
+            raise error(out, "rename", f"waited {patience:g} seconds")
+
+    def destroy(self, relative: str) -> None:
+        full = self.full_name(relative)
+        words = (
+            "list",
+            "-H",
+            "-r",
+            "-t",
+            "filesystem,volume,snapshot",
+            "-o",
+            "name,mounted",
+            "--",
+            full,
+        )
+        out = zfs(*words, expect={Kind.ABSENT})
+        if not out.done:
+            self._pool.assert_there()
+            return
+        names = [name for name, _ in out.rows()]
+        if below := [name for name in names if name.startswith(f"{full}/") and "@" not in name]:
+            raise TemplateInUse(
+                f"There are datasets below {full}.",
+                hint="Destroy or move them by hand first.",
+                extra={"children": below},
+            )
+        if clones := self.dependents(relative):
+            raise in_use(full, clones)
+        if [full, "yes"] in out.rows():
+            self._unmount(full)
+        # Each by its name, never with -r: what somebody makes meanwhile is refused, not destroyed.
+        for name in (name for name in names if name.startswith(f"{full}@")):
+            self._destroy_one(name, relative)
+        self._destroy_one(full, relative)
+
+    def _destroy_one(self, name: str, relative: str) -> None:
+        expect = {Kind.ABSENT, Kind.CLONES, Kind.CHILDREN}
+        out = zfs("destroy", "--", name, expect=expect, seconds=max(self._seconds, 60.0))
+        if out.kind is Kind.CLONES:
+            raise in_use(self.full_name(relative), self.dependents(relative))
+        if out.kind is Kind.CHILDREN:
+            raise PoolBusy(f"Somebody made something below {name} at the same moment.")
+
+    def _give_up(self, relative: str) -> None:
+        """Undo while an error is on its way: that error is the one to be told, not ours."""
+        try:
+            self.destroy(relative)
+        except CoppiceError as left:
+            logger.error("%s is left behind: %s %s", relative, left.detail, left.private)
+
+    def sweep(self) -> list[str]:
+        gone = []
+        for relative in self._pool.views():
+            try:
+                with held(self._lock_file(relative)):
+                    self.destroy(relative)
+            except Taken:
+                continue  # somebody alive is reading there
+            gone.append(self.full_name(relative))
+        return gone
+
+    # --- locks ---------------------------------------------------------------------------------
+
+    def _lock_file(self, relative: str) -> Path:
+        self._locks.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return lock_file(self._locks, f"{self.root}/{relative}")
+
+    @contextlib.contextmanager
+    def _lock(self, relative: str, *, patience: float = 0.0) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(held(self._lock_file(relative), patience=patience))
+            except Taken:
+                raise PoolBusy(f"Somebody else works on {self.full_name(relative)}.") from None
+            except OSError as failed:
+                raise PoolUnavailable(
+                    "No lock can be made in the state directory.", private=str(failed)
+                ) from failed
+            yield
+
+
+_TAKEN = frozenset({Kind.EXISTS})
+
+
+def _options(*settings: str) -> list[str]:
+    return [word for setting in settings for word in ("-o", setting)]
