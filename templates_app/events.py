@@ -8,25 +8,15 @@ keys are ASCII and camelCase. Each event says itself in one human sentence.
 
 from __future__ import annotations
 
-import dataclasses
 import datetime
-import re
-import types
 import typing
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
+from templates_app.codec import Json, PayloadInvalid, decode, encode
 from templates_app.names import human_size
-
-MAX_INTEGER = 2**53 - 1  # I-JSON, RFC 7493 section 2.2: what every JSON reader gets right
-
-Json = Any  # str | int | bool | None | list[Json] | dict[str, Json]
-
-
-class PayloadInvalid(ValueError):
-    """The payload cannot be written as, or read from, the event's JSON form."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +29,11 @@ class Meta:
     node: str
 
     def to_json(self) -> dict[str, Json]:
-        return _encode(self)
+        return encode(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Json]) -> Self:
-        return typing.cast(Self, _decode(cls, data))
+        return typing.cast(Self, decode(cls, data))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +71,7 @@ class DomainEvent:
         raise NotImplementedError
 
     def to_json(self) -> dict[str, Json]:
-        return _encode(self)
+        return encode(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -422,99 +412,4 @@ def from_json(type_: str, schema: int, data: Mapping[str, Json]) -> DomainEvent:
         if upcaster is None:
             raise PayloadInvalid(f"{type_} schema {version} has no upcaster")
         present = upcaster(present)
-    return typing.cast(DomainEvent, _decode(cls, present))
-
-
-# --- the codec ---------------------------------------------------------------------------------
-
-
-def camel(name: str) -> str:
-    """``size_bytes`` -> ``sizeBytes``: the one spelling rule of the wire and the log."""
-    head, *tail = name.split("_")
-    return head + "".join(part.capitalize() for part in tail)
-
-
-_KEY = re.compile(r"[!-~]{1,128}")
-
-
-def _plain(value: Any) -> Json:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _encode(value)
-    if value is None or isinstance(value, (str, bool)):
-        return value
-    if isinstance(value, int):
-        if abs(value) > MAX_INTEGER:
-            raise PayloadInvalid(f"{value} is beyond 2^53 - 1: write it as text")
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        bad = [key for key in value if not isinstance(key, str) or not _KEY.fullmatch(key)]
-        if bad:
-            raise PayloadInvalid(f"{bad[0]!r} is not an ASCII key")
-        return {key: _plain(item) for key, item in value.items()}
-    raise PayloadInvalid(f"{type(value).__name__} has no place in an event")
-
-
-def _encode(value: Any) -> dict[str, Json]:
-    return {camel(f.name): _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """A dataclass's fields with their resolved types: looked up once, not at each event."""
-
-    keys: dict[str, tuple[str, Any, bool]] = field(default_factory=dict)
-
-
-_SHAPES: dict[type, _Shape] = {}
-
-
-def _shape(cls: type) -> _Shape:
-    shape = _SHAPES.get(cls)
-    if shape is None:
-        hints = typing.get_type_hints(cls)
-        shape = _Shape(
-            {
-                camel(f.name): (f.name, hints[f.name], f.default is dataclasses.MISSING)
-                for f in dataclasses.fields(cls)
-            }
-        )
-        _SHAPES[cls] = shape
-    return shape
-
-
-def _decode(cls: type, data: Mapping[str, Json]) -> Any:
-    keys = _shape(cls).keys
-    unknown = data.keys() - keys.keys()
-    missing = {key for key, (_, _, required) in keys.items() if required} - data.keys()
-    if unknown or missing:
-        raise PayloadInvalid(
-            f"{cls.__name__}: unknown keys {sorted(unknown)}, missing keys {sorted(missing)}"
-        )
-    return cls(**{keys[key][0]: _value(keys[key][1], item) for key, item in data.items()})
-
-
-def _value(hint: Any, item: Json) -> Any:
-    origin = typing.get_origin(hint)
-    if origin in (types.UnionType, typing.Union):
-        if item is None:
-            return None
-        (hint,) = [arg for arg in typing.get_args(hint) if arg is not type(None)]
-        return _value(hint, item)
-    if origin is tuple:
-        if not isinstance(item, list):
-            raise PayloadInvalid(f"expected a list, found {type(item).__name__}")
-        inner = typing.get_args(hint)[0]
-        return tuple(_value(inner, one) for one in item)
-    if origin is dict:
-        if not isinstance(item, dict):
-            raise PayloadInvalid(f"expected an object, found {type(item).__name__}")
-        return dict(item)
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(item, dict):
-            raise PayloadInvalid(f"expected an object, found {type(item).__name__}")
-        return _decode(typing.cast(type, hint), item)
-    if type(item) is not hint:
-        raise PayloadInvalid(f"expected {hint.__name__}, found {type(item).__name__}")
-    return item
+    return typing.cast(DomainEvent, decode(cls, present))

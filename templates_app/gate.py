@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from templates_app.codec import camel
 from templates_app.datasets.base import Snapshot
 from templates_app.errors import GATE_CODES, CoppiceError
-from templates_app.events import Check, camel
+from templates_app.events import Check
 from templates_app.lifecycle import GenerationState
 from templates_app.trust import signify, statement
 

@@ -22,6 +22,7 @@ from typing import Any
 from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
 
 from templates_app import projections
+from templates_app.codec import Json, PayloadInvalid
 from templates_app.errors import (
     CoppiceError,
     DatabaseUnavailable,
@@ -30,7 +31,7 @@ from templates_app.errors import (
     OutOfSpace,
     StorageReadOnly,
 )
-from templates_app.events import DomainEvent, Json, Meta, PayloadInvalid, Recorded, from_json
+from templates_app.events import DomainEvent, Meta, Recorded, from_json
 
 _READ_AT_ONCE = 1000  # rows per query of a long read
 # Printable ASCII that is the same inside a JSON string, so that the database can hash it as it is.

@@ -179,3 +179,40 @@ def serve() -> Iterator[MakeServer]:
     yield make
     for server in servers:
         server.stop()
+
+
+class Keys:
+    """Key pairs made by the real signify, and signatures by it."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        place.mkdir(mode=0o700)
+
+    def make(self, name: str) -> Path:
+        """The secret key's path; the public one is beside it, as ``NAME.pub``."""
+        secret, public = self.place / f"{name}.sec", self.place / f"{name}.pub"
+        _signify("-G", "-n", "-c", name, "-p", str(public), "-s", str(secret))
+        return secret
+
+    def trust(self, name: str, installation: Installation) -> Path:
+        """Make the key if it is not there, and let the installation trust it; its secret's path."""
+        secret = self.place / f"{name}.sec"
+        if not secret.exists():
+            self.make(name)
+        (installation.keys / f"{name}.pub").write_bytes((self.place / f"{name}.pub").read_bytes())
+        return secret
+
+    def sign(self, secret: Path, text: bytes) -> str:
+        message, signature = self.place / "message", self.place / "message.sig"
+        message.write_bytes(text)
+        _signify("-S", "-s", str(secret), "-m", str(message), "-x", str(signature))
+        return signature.read_text()
+
+
+def _signify(*args: str) -> None:
+    subprocess.run(["signify-openbsd", *args], check=True, capture_output=True, timeout=30)
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Keys:
+    return Keys(tmp_path / "keys")

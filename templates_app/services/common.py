@@ -6,7 +6,7 @@ from django.conf import settings
 
 from templates_app import lifecycle, sources, store
 from templates_app.datasets import from_pool
-from templates_app.datasets.base import DatasetDriver
+from templates_app.datasets.base import OURS, DatasetDriver
 from templates_app.events import Meta
 from templates_app.pipeline import Rules
 
@@ -54,5 +54,5 @@ def state_of(name: str) -> lifecycle.TemplateState:
 
 def relative(pool: DatasetDriver, full: str) -> str:
     """A full dataset or snapshot name as the driver takes it: below the root, without @base."""
-    root = pool.full_name("")
-    return full.removeprefix(root.rstrip("/") + "/").partition("@")[0]
+    root = pool.full_name(OURS).removesuffix(OURS)
+    return full.removeprefix(root).partition("@")[0]

@@ -30,6 +30,7 @@ def recover(*, context: Meta, dry_run: bool = False) -> list[str]:
     done += _point_aliases(driver, dry_run)
     if not dry_run:
         alive = set(Lease.objects.values_list("import_id", flat=True))
+        done += [f"removed {name}, left by a dead process" for name in driver.sweep()]
         done += leftovers.clean_all(common.source_context(), alive=alive)
     for sentence in done:
         logger.warning("recovery: %s", sentence)

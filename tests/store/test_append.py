@@ -10,8 +10,9 @@ from django.db import connection, transaction
 
 from templates_app import events as vocabulary
 from templates_app import projections, store
+from templates_app.codec import PayloadInvalid
 from templates_app.errors import EventConflict, EventIdReused
-from templates_app.events import Meta, PayloadInvalid, SandboxDestroyed
+from templates_app.events import Meta, SandboxDestroyed
 from templates_app.models import Mention
 
 META = Meta(actor="alice", source="cli", request_id="r1", node="n1")
