@@ -1,17 +1,19 @@
 """`make demo`: the main job on real input, from an image in a registry to a launch and its history.
 
-Each run makes everything anew in var/demo (see deploy/local.py); the image's packages are kept in
-var/cache. The commands are shown as one would type them, each with what it prints.
+Each run makes everything anew in var/demo (deploy/local.py; another directory with ``--in``); the
+image's packages are kept in var/cache. The commands are shown as one would type them, each with
+what it prints.
 """
 
 from __future__ import annotations
 
+import argparse
 import contextlib
-import os
 import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from deploy import images, local, userland
 from templates_app.errors import Exit
@@ -26,7 +28,7 @@ def heading(text: str) -> None:
 
 def coppice(here: local.Local, *words: str, status: int = 0, **more: str) -> None:
     """Run `coppice` as its user would; Failed unless it exits with ``status``."""
-    shown = [f"{name}={_short(value)}" for name, value in more.items()]
+    shown = [f"{name}={local.shown(Path(value))}" for name, value in more.items()]
     print(f"$ {' '.join([*shown, 'coppice', *map(shlex.quote, words)])}", flush=True)
     done = subprocess.run(
         [str(local.COPPICE), *words],
@@ -37,12 +39,8 @@ def coppice(here: local.Local, *words: str, status: int = 0, **more: str) -> Non
     if done.returncode != status:
         raise local.Failed(
             f"coppice {' '.join(words)} ended with status {done.returncode}, not {status};"
-            " the server's log is var/demo/log/coppice.log."
+            f" the server's log is {local.shown(local.HOME)}/log/coppice.log."
         )
-
-
-def _short(path: str) -> str:
-    return os.path.relpath(path, local.ROOT)
 
 
 def push_image(here: local.Local) -> None:
@@ -56,7 +54,7 @@ def push_image(here: local.Local) -> None:
 
 
 def demo() -> None:
-    kind = local.beside_a_zfs("deploy.demo")
+    kind = local.beside_a_zfs("deploy.demo", "--in", str(local.HOME))
     began = time.monotonic()
     with local.alone(), contextlib.ExitStack() as stack:
         here = local.make(kind)
@@ -86,5 +84,12 @@ def demo() -> None:
         print(f"password  {here.password}", flush=True)
 
 
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Show Coppice's main job on real input.")
+    parser.add_argument("--in", type=Path, dest="directory", default=local.HOME)
+    local.work_in(parser.parse_args().directory)
+    return local.main(demo)
+
+
 if __name__ == "__main__":
-    sys.exit(local.main(demo))
+    sys.exit(main())

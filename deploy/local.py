@@ -1,4 +1,4 @@
-"""A Coppice of one's own on this machine, for the demo and for `make run`: all of it in var/demo.
+"""A Coppice of one's own on this machine, for the demo and for `make run`: all in one directory.
 
 A pool (ZFS on a file where this machine can, else the directory pool), a registry, keys, a
 database, a server, each on a free port of 127.0.0.1. What listens on ports already is left alone.
@@ -25,7 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 VAR = ROOT / "var"
-HOME = VAR / "demo"
+HOME = VAR / "demo"  # another one: work_in
 PYTHON = ROOT / ".venv" / "bin" / "python"
 COPPICE = ROOT / ".venv" / "bin" / "coppice"
 PRIVATE_ZFS = ROOT / "deploy" / "private-zfs"
@@ -37,6 +37,16 @@ USUAL_PORT = 8420  # COPPICE_URL's default
 
 class Failed(Exception):
     """The text is for the person who typed make."""
+
+
+def work_in(directory: Path) -> None:
+    global HOME
+    HOME = directory.resolve()
+
+
+def shown(path: Path) -> str:
+    """As one who stands in the checkout would write it."""
+    return os.path.relpath(path, ROOT)
 
 
 # --- processes and ports -------------------------------------------------------------------------
@@ -115,8 +125,7 @@ def running(
         while url and not answers(url):
             if process.poll() is not None or time.monotonic() > until:
                 tail = last_lines(log.read_text(errors="replace"))
-                shown = log.relative_to(ROOT)
-                raise Failed(f"{name} does not answer at {url}. The end of {shown}:\n{tail}")
+                raise Failed(f"{name} does not answer at {url}. The end of {shown(log)}:\n{tail}")
             time.sleep(0.1)
         yield process
     finally:
@@ -180,12 +189,12 @@ def beside_a_zfs(module: str, *arguments: str) -> str:
     return "dir"
 
 
-# --- what lies in var/demo -----------------------------------------------------------------------
+# --- what lies in the directory ------------------------------------------------------------------
 
 
 @dataclass
 class Local:
-    """What one has to know to open it again; kept in var/demo/local.json, for root's eyes alone."""
+    """What one has to know to open it again; kept in local.json, for its owner's eyes alone."""
 
     kind: str  # of the pool: "zfs" or "dir"
     port: int
@@ -234,21 +243,40 @@ class Local:
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """One program at a time works in var/demo."""
-    VAR.mkdir(exist_ok=True)
-    with (VAR / "demo.lock").open("w") as lock:
+    """One program at a time works in the directory; at the end its pool is closed."""
+    HOME.parent.mkdir(parents=True, exist_ok=True)
+    with HOME.with_name(f"{HOME.name}.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Failed("`make demo` or `make run` works in var/demo now; end it first.") from None
-        yield
+            raise Failed(
+                f"`make demo` or `make run` works in {shown(HOME)} now; end it first."
+            ) from None
+        try:
+            yield
+        finally:
+            export_pool()
+
+
+def export_pool() -> None:
+    """Unmount and close the pool if we have it open; private-zfs ends with the same for its own."""
+    if not os.environ.get("PRIVATE_ZFS") or not (HOME / "zroot.zfs").exists():
+        return
+    until = time.monotonic() + 10
+    while "zroot" in run(["zpool", "list", "-H", "-o", "name"]).split():
+        try:
+            run(["zpool", "export", "zroot"])
+        except Failed:  # zfs-fuse's unmounts are lazy: busy for a moment
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
 
 
 def clear() -> None:
     """Remove what an earlier run left, but never reach through a mount."""
     mounts = Path("/proc/self/mountinfo")
     if mounts.exists():
-        inside = [line.split()[4] for line in mounts.read_text().splitlines()]
+        inside = [line.split()[4].replace("\\040", " ") for line in mounts.read_text().splitlines()]
         for point in sorted(inside, reverse=True):
             if point.startswith(f"{HOME}/"):
                 run(["umount", "--", point])
@@ -298,7 +326,7 @@ def reopen(kind: str) -> Local | None:
     local = Local(**json.loads(path.read_text()))
     if local.kind != kind:
         raise Failed(
-            f"var/demo has a {local.kind} pool, but a {kind} one is what can be used here now."
+            f"{shown(HOME)} has a {local.kind} pool, but {kind} is what can be used here now."
             " Run `make demo` to make it anew."
         )
     if kind == "zfs":

@@ -5,17 +5,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from pathlib import Path
 
 from deploy import local
 
 
 def serve(queue: bool) -> None:
-    kind = local.beside_a_zfs("deploy.serve", *(["--queue"] if queue else []))
+    more = ["--queue"] if queue else []
+    kind = local.beside_a_zfs("deploy.serve", "--in", str(local.HOME), *more)
+    log = f"{local.shown(local.HOME)}/log"
     with local.alone(), contextlib.ExitStack() as stack:
         here = local.reopen(kind) or local.make(kind)
         stack.enter_context(local.registry(here))
         server = stack.enter_context(local.server(here))
-        print(f"Coppice serves at {here.url} (log: var/demo/log/coppice.log)")
+        print(f"Coppice serves at {here.url} (log: {log}/coppice.log)")
         print(f"  admin      {here.url}/admin/   login {here.login}, password {here.password}")
         print(f"  API        {here.url}/docs")
         print("  in another terminal:")
@@ -23,17 +26,19 @@ def serve(queue: bool) -> None:
         print("    .venv/bin/coppice tpl list")
         if queue:
             stack.enter_context(local.queue_worker(here))
-            print("  a queue worker runs beside it (log: var/demo/log/qcluster.log)")
+            print(f"  a queue worker runs beside it (log: {log}/qcluster.log)")
         print("Ctrl-C ends it.", flush=True)
         status = server.wait()
-        raise local.Failed(f"the server ended (status {status}); see var/demo/log/coppice.log")
+        raise local.Failed(f"the server ended (status {status}); see {log}/coppice.log")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Serve Coppice from var/demo.")
     parser.add_argument("--queue", action="store_true", help="run a queue worker beside it")
-    queue = parser.parse_args().queue
-    return local.main(lambda: serve(queue))
+    parser.add_argument("--in", type=Path, dest="directory", default=local.HOME)
+    arguments = parser.parse_args()
+    local.work_in(arguments.directory)
+    return local.main(lambda: serve(arguments.queue))
 
 
 if __name__ == "__main__":

@@ -75,16 +75,21 @@ def logged(argv: Sequence[str], **environment: str) -> bool:
     with LOG.open("a") as log:
         log.write(f"\n$ {' '.join(argv)}\n")
         log.flush()
-        done = subprocess.run(
+        process = subprocess.Popen(
             list(argv),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             env={**os.environ, **environment},
-            check=False,
         )
-        log.write(f"(status {done.returncode})\n")
-    return done.returncode == 0
+        try:
+            process.wait()
+        finally:
+            # Interrupted or not: dpkg must not be cut off in the middle of a package, nor go on
+            # without the policy below. (A Ctrl-C of the terminal has reached the program too.)
+            status = process.wait()
+            log.write(f"(status {status})\n")
+    return status == 0
 
 
 def failed(what: str) -> SetupFailed:
