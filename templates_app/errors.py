@@ -192,6 +192,12 @@ class EventIdReused(Conflict):
     title = "An event with this id and other content is in the log"
 
 
+class TreeChanged(Conflict):
+    code, permanent = "tree_changed", False
+    title = "Files changed while they were read"
+    hint = "Find out what writes below the pool, then try again."
+
+
 class LogIsAppendOnly(Conflict):
     code = "log_is_append_only"
     title = "Events are never changed or deleted"
@@ -288,6 +294,14 @@ class PullFailed(CoppiceError):
             raise ValueError(f"unknown pull reason {reason!r}")
         self.reason = reason
         self.extra.setdefault("reason", reason)
+
+
+class RegistryNotAllowed(CoppiceError):
+    """Policy, not the network: a caller may not make the server speak to the inside."""
+
+    code, status = "registry_not_allowed", 403
+    title = "The registry is on a private address and not among the allowed ones"
+    hint = "Name it in COPPICE_REGISTRIES_ALLOWED, or COPPICE_REGISTRIES_INSECURE if without TLS."
 
 
 class Unavailable(CoppiceError):

@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ logger = logging.getLogger("coppice.run")
 IMPORT_MARK = "COPPICE_RUNS_IMPORT"
 _KEPT_STDERR = 4000  # characters of a program's complaint that the log keeps
 _MAX_STDOUT = 64 * 1024 * 1024
+_TICK = 0.5  # seconds between two calls of on_tick
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,7 @@ class Result:
     status: int
     stdout: str
     stderr: str
+    raw: bytes = b""  # stdout as it came, for what is hashed
 
     @property
     def program(self) -> str:
@@ -52,15 +55,18 @@ def run(
     env: Mapping[str, str] | None = None,
     check: bool = True,
     on_line: Callable[[str], None] | None = None,
+    on_tick: Callable[[], None] | None = None,
     log_failure: bool = True,
 ) -> Result:
     """Run ``argv`` to its end and return what it printed.
 
     ``timeout`` is in seconds. ``on_line`` gets each line of stdout as it comes (``\\r`` ends a line
-    too, for progress displays); the lines are then not kept. With ``check``, a status other than 0
-    raises ProgramFailed. ProgramMissing, ProgramKilled (ended by a signal that we did not send) and
-    ImportTimeout are raised in any case. Without ``log_failure`` a status other than 0 is no
-    warning in the log: for callers to whom it is an answer.
+    too, for progress displays); the lines are then not kept. ``on_tick`` is called twice a second
+    while the program runs, in the caller's thread (so it may use a database connection), but not
+    together with ``on_line``. With ``check``, a status other than 0 raises ProgramFailed.
+    ProgramMissing, ProgramKilled (ended by a signal that we did not send) and ImportTimeout are
+    raised in any case. Without ``log_failure`` a status other than 0 is no warning in the log: for
+    callers to whom it is an answer.
     """
     program = argv[0]
     logger.debug("run", extra={"argv": list(argv)})
@@ -78,14 +84,14 @@ def run(
     except PermissionError:
         raise ProgramMissing(f"The program {program!r} may not be run by the server.") from None
     try:
-        stdout, stderr = _collect(process, timeout, on_line)
+        raw, stderr = _collect(process, timeout, on_line, on_tick)
     except subprocess.TimeoutExpired:
         raise ImportTimeout(
             f"{program} did not end within {timeout:g} seconds.", private=" ".join(argv)
         ) from None
     finally:
         _kill_group(process)
-    result = Result(tuple(argv), process.returncode, stdout, stderr)
+    result = Result(tuple(argv), process.returncode, _text(raw), stderr, raw)
     if result.status < 0:
         name = signal.Signals(-result.status).name
         raise ProgramKilled(f"{program} was killed by {name}.", private=stderr[-_KEPT_STDERR:])
@@ -106,11 +112,14 @@ def run(
 
 
 def _collect(
-    process: subprocess.Popen[bytes], timeout: float, on_line: Callable[[str], None] | None
-) -> tuple[str, str]:
+    process: subprocess.Popen[bytes],
+    timeout: float,
+    on_line: Callable[[str], None] | None,
+    on_tick: Callable[[], None] | None,
+) -> tuple[bytes, str]:
     if on_line is None:
-        out, err = process.communicate(timeout=timeout)
-        return _text(out), _text(err)
+        out, err = _communicate(process, timeout, on_tick)
+        return out, _text(err)
     if process.stdout is None or process.stderr is None:
         raise ValueError("the program was started without pipes")
     errors: list[bytes] = []
@@ -120,7 +129,7 @@ def _collect(
 
     def expire() -> None:
         expired.set()
-        _kill_group(process)
+        _signal_group(process)
 
     timer = threading.Timer(timeout, expire)
     timer.start()
@@ -133,12 +142,31 @@ def _collect(
                     on_line(_text(line))
             rest = rest[-65536:]
         process.wait()
+    except BaseException:
+        _signal_group(process)
+        raise
     finally:
         timer.cancel()
-    drain.join(5)
+        # The pipes are closed after this: not while the thread still reads from one.
+        drain.join(5)
     if expired.is_set():
         raise subprocess.TimeoutExpired(process.args, timeout)
-    return "", _text(b"".join(errors))
+    return b"", _text(b"".join(errors))
+
+
+def _communicate(
+    process: subprocess.Popen[bytes], timeout: float, on_tick: Callable[[], None] | None
+) -> tuple[bytes, bytes]:
+    deadline = time.monotonic() + timeout
+    while True:
+        left = max(0.0, deadline - time.monotonic())
+        try:
+            # After TimeoutExpired another call goes on where this one was; nothing is lost.
+            return process.communicate(timeout=min(left, _TICK) if on_tick else left)
+        except subprocess.TimeoutExpired:
+            if on_tick is None or time.monotonic() >= deadline:
+                raise
+        on_tick()
 
 
 def _drain(stream: object, into: list[bytes]) -> None:
@@ -151,13 +179,17 @@ def _drain(stream: object, into: list[bytes]) -> None:
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
     """After this nothing of the program's process group is left, whatever ended the run."""
-    if process.poll() is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    _signal_group(process)
+    process.wait()
     for stream in (process.stdout, process.stderr):
         if stream is not None:
             stream.close()
+
+
+def _signal_group(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _text(data: bytes) -> str:
