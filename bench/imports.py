@@ -1,7 +1,7 @@
 """An import against the plain recipe: ``deploy/private-zfs python -m bench.imports``.
 
 The recipe is buildah pull, from, mount, ``rsync -aHAX --numeric-ids``, umount, rm, and a snapshot,
-run by hand on the same image, registry and pools, alternating with Coppice's import (over HTTP, with
+run by hand on the same image, registry and pools, in turn with Coppice's import (over HTTP, with
 everything that it does besides: resolving, the manifest of all files, the statement, the event).
 ``cold``: nothing of the image is in container storage. ``warm``: all of it is. The table goes to
 stdout, the figures to var/bench/import-buildah.json.
