@@ -71,6 +71,9 @@ def database(url: str) -> dict[str, Any]:
     elif config.get("ENGINE") == "django.db.backends.postgresql":
         config["CONN_MAX_AGE"] = 60
         config["CONN_HEALTH_CHECKS"] = True
+        # Only the append is prepared (Django's own cursors never are); saves it a tenth. A
+        # connection pooler in transaction mode must know prepared statements (PgBouncer 1.21).
+        config["OPTIONS"] = {**config.get("OPTIONS", {}), "prepare_threshold": 5}
     else:
         raise ImproperlyConfigured("DATABASE_URL must begin with postgres:// or sqlite:///.")
     return config

@@ -1,90 +1,95 @@
 -- The append of events as one statement: one round trip, so that the head row's lock, which
--- orders all appends, is held as short as can be. store.py is the only caller.
+-- orders all appends, is held as short as can be. store_writers.py is the only caller.
 --
--- Returns one row per event, in the order given (nth counts from 1), with outcome 'appended' or,
--- for an event whose id and content are in the log already, 'known'. Or writes nothing and returns
--- one row that says why: 'conflict' (nth: which of expected_streams, ver: its actual version) or
--- 'reused' (nth: which event's id is in the log with other content).
+-- streams: the distinct streams of the events and of what the caller expects; expected_versions:
+-- NULL where any version will do; stream_of: for each event, which of streams it belongs to.
+-- mention_of: for each mention, which of the events it belongs to. All count from 1.
+--
+-- outcome 'appended': positions, versions and leaves say where each event went; is_known, which of
+-- them were in the log already under the same id with the same content (positions only).
+-- 'conflict' or 'reused' write nothing: culprit is the stream, or the event, that stands in the
+-- way, actual the stream's version, or the position of the event that has the id.
 CREATE FUNCTION coppice_append(
-  ids uuid[], streams text[], types text[], schemas smallint[], datas text[], metas text[],
-  given boolean, expected_streams text[], expected_versions integer[]
-) RETURNS TABLE (outcome text, nth integer, at bigint, ver integer, recorded timestamptz, leaf text)
-LANGUAGE plpgsql AS $body$
+  ids uuid[], types text[], schemas smallint[], datas text[], meta text, given boolean,
+  streams text[], expected_versions integer[], stream_of integer[],
+  mention_of integer[], mention_kinds text[], mention_keys text[],
+  OUT outcome text, OUT culprit integer, OUT actual bigint, OUT recorded_at timestamptz,
+  OUT positions bigint[], OUT versions integer[], OUT leaves text[], OUT is_known boolean[]
+) LANGUAGE plpgsql
+-- A plan made while the table was small would be kept while it grows: never plan a scan of it.
+SET enable_seqscan = off
+AS $body$
 DECLARE
   head bigint;
-  fresh integer := cardinality(ids);
-  stamp timestamptz;
-  stamp_text text;
+  next bigint;
+  stamp text;
+  count integer := cardinality(ids);
+  current integer[];
+  version integer;
+  old record;
 BEGIN
-  SELECT size INTO STRICT head FROM templates_app_loghead WHERE id = 1 FOR UPDATE;
+  SELECT h.size INTO STRICT head FROM templates_app_loghead h WHERE h.id = 1 FOR UPDATE;
   -- Taken under the lock: times never go back against positions, but for the clock itself.
-  stamp := clock_timestamp();
-  stamp_text := to_char(stamp AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
+  recorded_at := clock_timestamp();
+  next := head;
 
+  is_known := array_fill(false, ARRAY[count]);
   IF given THEN
-    RETURN QUERY
-      SELECT 'reused', n.nth::integer, e.position, e.version, e.recorded_at, e.leaf_hash::text
-      FROM unnest(ids, streams, types, schemas, datas)
-        WITH ORDINALITY AS n(id, stream, type, schema, data, nth)
-      JOIN templates_app_event e ON e.event_id = n.id
-      WHERE (e.stream, e.type, e.schema, e.data)
-        IS DISTINCT FROM (n.stream, n.type, n.schema, n.data)
-      ORDER BY n.nth LIMIT 1;
-    IF FOUND THEN
-      RETURN;
-    END IF;
-    RETURN QUERY
-      SELECT 'known', n.nth::integer, e.position, e.version, e.recorded_at, e.leaf_hash::text
-      FROM unnest(ids) WITH ORDINALITY AS n(id, nth)
-      JOIN templates_app_event e ON e.event_id = n.id;
-    GET DIAGNOSTICS fresh = ROW_COUNT;
-    fresh := cardinality(ids) - fresh;
-    IF fresh = 0 THEN
-      RETURN;
-    END IF;
+    FOR i IN 1..count LOOP
+      SELECT e.position, e.stream, e.type, e.schema, e.data INTO old
+        FROM templates_app_event e WHERE e.event_id = ids[i];
+      CONTINUE WHEN NOT FOUND;
+      IF (old.stream, old.type, old.schema, old.data)
+          IS DISTINCT FROM (streams[stream_of[i]], types[i], schemas[i], datas[i]) THEN
+        outcome := 'reused'; culprit := i; actual := old.position;
+        RETURN;
+      END IF;
+      is_known[i] := true;
+      positions[i] := old.position;
+    END LOOP;
   END IF;
 
-  IF expected_streams IS NOT NULL THEN
-    RETURN QUERY
-      SELECT 'conflict', x.nth::integer, NULL::bigint, x.actual, NULL::timestamptz, NULL::text
-      FROM (
-        SELECT n.nth, n.version, coalesce(
-          (SELECT max(e.version) FROM templates_app_event e WHERE e.stream = n.stream), 0) AS actual
-        FROM unnest(expected_streams, expected_versions) WITH ORDINALITY AS n(stream, version, nth)
-      ) x
-      WHERE x.version <> x.actual ORDER BY x.nth LIMIT 1;
-    IF FOUND THEN
-      RETURN;
-    END IF;
-  END IF;
+  IF NOT true = ALL (is_known) THEN
+    FOR i IN 1..cardinality(streams) LOOP
+      SELECT coalesce(max(e.version), 0) INTO version
+        FROM templates_app_event e WHERE e.stream = streams[i];
+      IF version <> expected_versions[i] THEN
+        outcome := 'conflict'; culprit := i; actual := version;
+        RETURN;
+      END IF;
+      current[i] := version;
+    END LOOP;
 
-  UPDATE templates_app_loghead SET size = head + fresh WHERE id = 1;
-  RETURN QUERY
-    WITH new AS (
-      SELECT n.*,
-        head + row_number() OVER (ORDER BY n.nth) AS position,
-        (row_number() OVER (PARTITION BY n.stream ORDER BY n.nth) + coalesce((
-          SELECT max(e.version) FROM templates_app_event e WHERE e.stream = n.stream), 0)
-        )::integer AS version
-      FROM unnest(ids, streams, types, schemas, datas, metas)
-        WITH ORDINALITY AS n(id, stream, type, schema, data, meta, nth)
-      WHERE NOT given OR NOT EXISTS (
-        SELECT 1 FROM templates_app_event e WHERE e.event_id = n.id)
-    ), written AS (
-      INSERT INTO templates_app_event AS w (
-        position, event_id, stream, version, type, schema, data, meta, recorded_at, leaf_hash)
-      SELECT new.position, new.id, new.stream, new.version, new.type, new.schema, new.data,
-        new.meta, stamp,
-        -- RFC 6962 leaf hash of the event's RFC 8785 form: keys in order, no white space.
-        encode(sha256('\x00'::bytea || convert_to(
-          '{"data":' || new.data || ',"meta":' || new.meta || ',"position":' || new.position
-          || ',"recordedAt":"' || stamp_text || '","schema":' || new.schema || ',"stream":"'
-          || new.stream || '","type":"' || new.type || '","version":' || new.version || '}',
-          'UTF8')), 'hex')
-      FROM new ORDER BY new.position
-      RETURNING w.position, w.leaf_hash
-    )
-    SELECT 'appended', new.nth::integer, new.position, new.version, stamp, written.leaf_hash::text
-    FROM new JOIN written USING (position);
+    stamp := to_char(recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"');
+    FOR i IN 1..count LOOP
+      CONTINUE WHEN is_known[i];
+      next := next + 1;
+      version := current[stream_of[i]] + 1;
+      current[stream_of[i]] := version;
+      positions[i] := next;
+      versions[i] := version;
+      -- RFC 6962 leaf hash of the event's RFC 8785 form: keys in order, no white space.
+      leaves[i] := encode(sha256('\x00'::bytea || convert_to(
+        '{"data":' || datas[i] || ',"meta":' || meta || ',"position":' || next
+        || ',"recordedAt":"' || stamp || '","schema":' || schemas[i] || ',"stream":"'
+        || streams[stream_of[i]] || '","type":"' || types[i] || '","version":' || version || '}',
+        'UTF8')), 'hex');
+    END LOOP;
+
+    -- The insert moves the head row on: coppice_count_events.
+    INSERT INTO templates_app_event (
+      position, event_id, stream, version, type, schema, data, meta, recorded_at, leaf_hash)
+    SELECT n.position, n.id, streams[n.stream], n.version, n.type, n.schema, n.data,
+      coppice_append.meta, coppice_append.recorded_at, n.leaf
+    FROM unnest(positions, ids, stream_of, versions, types, schemas, datas, leaves, is_known)
+      AS n(position, id, stream, version, type, schema, data, leaf, known)
+    WHERE NOT n.known;
+
+    INSERT INTO templates_app_mention (kind, key, position)
+    SELECT m.kind, m.key, positions[m.nth]
+    FROM unnest(mention_of, mention_kinds, mention_keys) AS m(nth, kind, key)
+    WHERE NOT is_known[m.nth];
+  END IF;
+  outcome := 'appended';
 END
 $body$

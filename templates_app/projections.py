@@ -1,12 +1,12 @@
 """Event -> read-model rows: the only writer of the read models.
 
-``apply`` runs in the append's transaction, so a reader never sees an event without its effect.
+``fold`` runs in the append's transaction, so a reader never sees an event without its effect.
 ``rebuild`` makes the same rows from the log alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -15,6 +15,7 @@ from django.db import models
 from templates_app.events import (
     Adopted,
     Destroyed,
+    DomainEvent,
     Imported,
     Recorded,
     Reloaded,
@@ -30,33 +31,17 @@ READ_MODELS: tuple[type[models.Model], ...] = (Template, Generation, Signature, 
 _BATCH = 500
 
 
-def apply(recorded: Sequence[Recorded]) -> None:
-    """Bring the read models up to these events. Must run in the transaction that appends them."""
-    Mention.objects.bulk_create(
-        [
-            Mention(kind=kind, key=key, position=one.position)
-            for one in recorded
-            for kind, key in sorted(one.event.mentions())
-        ]
-    )
+def changes_rows(event: DomainEvent) -> bool:
+    """Whether ``fold`` does anything for this event: else an append need not wait for it."""
+    return type(event) in _FOLDS
+
+
+def fold(recorded: Iterable[Recorded]) -> None:
+    """Bring the read models, but the mentions, which the store writes with the event, up to these
+    events. Must run in the transaction that appends them."""
     for one in recorded:
-        match one.event:
-            case Imported() as event:
-                _imported(event, one)
-            case Signed() as event:
-                _signed(event, one)
-            case Destroyed() as event:
-                _destroyed(event, one)
-            case Reloaded() as event:
-                _reloaded(event, one)
-            case SandboxCreated() as event:
-                _sandbox_created(event, one)
-            case SandboxDestroyed() as event:
-                Sandbox.objects.filter(pk=event.sandbox).update(
-                    destroyed_at=one.recorded_at, position=one.position
-                )
-            case _:
-                pass  # refusals and failures change no row; histories find them by their mentions
+        if (change := _FOLDS.get(type(one.event))) is not None:
+            change(one.event, one)
 
 
 def rebuild(events: Iterable[Recorded]) -> int:
@@ -69,7 +54,8 @@ def rebuild(events: Iterable[Recorded]) -> int:
     count = 0
     source = iter(events)
     while batch := list(islice(source, _BATCH)):
-        apply(batch)
+        _mention(batch)
+        fold(batch)
         count += len(batch)
     return count
 
@@ -83,6 +69,16 @@ def rows() -> dict[str, list[dict[str, Any]]]:
         table = model._default_manager.order_by(*names[:3]).values(*names)
         found[model._meta.object_name or ""] = list(table)
     return found
+
+
+def _mention(recorded: Sequence[Recorded]) -> None:
+    Mention.objects.bulk_create(
+        [
+            Mention(kind=kind, key=key, position=one.position)
+            for one in recorded
+            for kind, key in sorted(one.event.mentions())
+        ]
+    )
 
 
 def _imported(event: Imported, one: Recorded) -> None:
@@ -215,6 +211,24 @@ def _sandbox_created(event: SandboxCreated, one: Recorded) -> None:
             "position": one.position,
         },
     )
+
+
+def _sandbox_destroyed(event: SandboxDestroyed, one: Recorded) -> None:
+    Sandbox.objects.filter(pk=event.sandbox).update(
+        destroyed_at=one.recorded_at, position=one.position
+    )
+
+
+#: What each event does to the rows. Refusals and failures change none; histories find them by
+#: their mentions.
+_FOLDS: dict[type[DomainEvent], Callable[[Any, Recorded], None]] = {
+    Imported: _imported,
+    Signed: _signed,
+    Destroyed: _destroyed,
+    Reloaded: _reloaded,
+    SandboxCreated: _sandbox_created,
+    SandboxDestroyed: _sandbox_destroyed,
+}
 
 
 def generation_key(template: str, number: int) -> str:

@@ -10,24 +10,21 @@ statement (append.sql).
 from __future__ import annotations
 
 import datetime
-import hashlib
 import json
 import re
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
 
 from templates_app import projections
+from templates_app import store_writers as writers
 from templates_app.codec import Json, PayloadInvalid
 from templates_app.errors import (
     CoppiceError,
     DatabaseUnavailable,
-    EventConflict,
-    EventIdReused,
     OutOfSpace,
     StorageReadOnly,
 )
@@ -52,35 +49,6 @@ def canonical(value: Json) -> str:
     return text
 
 
-def moment(at: datetime.datetime) -> str:
-    """``recordedAt`` as it is hashed and exported: ``2026-01-02T03:04:05.000006Z``."""
-    return at.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """An event on its way in."""
-
-    event_id: uuid.UUID
-    event: DomainEvent
-    stream: str
-    data: str  # canonical JSON
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a draft went, or (``known``) was already."""
-
-    known: bool
-    position: int
-    version: int
-    recorded_at: datetime.datetime
-    leaf_hash: str
-
-
-_Outcome = list[_Place] | CoppiceError
-
-
 def append(
     events: DomainEvent | Sequence[DomainEvent],
     *,
@@ -102,18 +70,24 @@ def append(
     drafts = _drafts(batch, event_ids)
     if not drafts:
         return []
-    write = _append_postgresql if connection.vendor == "postgresql" else _append_sqlite
-    with _database_errors(), transaction.atomic(savepoint=False):
-        # Without a savepoint: a projection that fails must take the caller's transaction with it,
-        # even if the caller swallows the exception; an event without its effect must not commit.
-        outcome = write(drafts, canonical(meta.to_json()), expected, event_ids is not None)
-        if not isinstance(outcome, CoppiceError):
-            recorded = _recorded(drafts, outcome, meta)
-            fresh = [one for one, place in zip(recorded, outcome, strict=True) if not place.known]
-            if fresh:
-                projections.apply(fresh)
-            return recorded
-    raise outcome
+    text, given = canonical(meta.to_json()), event_ids is not None
+    folds = any(projections.changes_rows(event) for event in batch)
+    with _database_errors():
+        if not folds and connection.vendor == "postgresql" and not connection.in_atomic_block:
+            # One statement is a transaction of its own: no BEGIN and no COMMIT to wait for.
+            outcome = writers.write(drafts, text, expected or {}, given=given)
+        else:
+            # Without a savepoint: a projection that fails must take the caller's transaction with
+            # it, even if the caller swallows the exception; an event without its effect must not
+            # be committed.
+            with transaction.atomic(savepoint=False):
+                outcome = writers.write(drafts, text, expected or {}, given=given)
+                if folds and not isinstance(outcome, CoppiceError):
+                    new = [pair for pair in zip(drafts, outcome, strict=True) if not pair[1].known]
+                    projections.fold([_recorded(*pair, meta) for pair in new])
+    if isinstance(outcome, CoppiceError):
+        raise outcome
+    return [_recorded(*pair, meta) for pair in zip(drafts, outcome, strict=True)]
 
 
 def read(
@@ -181,7 +155,7 @@ def find(event_id: uuid.UUID) -> Recorded | None:
 
 def at(position: int) -> Recorded:
     """The event at a position that is known to be there."""
-    (found,) = _at([position])
+    (found,) = _select("WHERE position = %s", [position])
     return found
 
 
@@ -193,13 +167,13 @@ def lock() -> None:
 
 def size() -> int:
     """How many events there are; also the last one's position."""
-    return _number("SELECT size FROM templates_app_loghead WHERE id = 1", [])
+    return _number("SELECT coalesce(max(position), 0) FROM templates_app_event", [])
 
 
 # --- writing -----------------------------------------------------------------------------------
 
 
-def _drafts(batch: list[DomainEvent], event_ids: Sequence[uuid.UUID] | None) -> list[_Draft]:
+def _drafts(batch: list[DomainEvent], event_ids: Sequence[uuid.UUID] | None) -> list[writers.Draft]:
     if event_ids is None:
         event_ids = [uuid.uuid4() for _ in batch]
     elif len(event_ids) != len(batch) or len(set(event_ids)) != len(batch):
@@ -209,142 +183,24 @@ def _drafts(batch: list[DomainEvent], event_ids: Sequence[uuid.UUID] | None) -> 
         stream = event.stream()
         if not _STREAM.fullmatch(stream):
             raise PayloadInvalid(f"{stream!r} is not the name of a stream")
-        drafts.append(_Draft(event_id, event, stream, canonical(event.to_json())))
+        drafts.append(writers.Draft(event_id, event, stream, canonical(event.to_json())))
     return drafts
 
 
-def _recorded(drafts: list[_Draft], places: list[_Place], meta: Meta) -> list[Recorded]:
-    old = {one.position: one for one in _at([p.position for p in places if p.known])}
-    return [
-        old[place.position]
-        if place.known
-        else Recorded(
-            position=place.position,
-            event_id=draft.event_id,
-            stream=draft.stream,
-            version=place.version,
-            type=draft.event.type,
-            schema=draft.event.schema,
-            event=draft.event,
-            meta=meta,
-            recorded_at=place.recorded_at,
-            leaf_hash=place.leaf_hash,
-        )
-        for draft, place in zip(drafts, places, strict=True)
-    ]
-
-
-def _append_postgresql(
-    drafts: list[_Draft], meta: str, expected: Mapping[str, int] | None, given: bool
-) -> _Outcome:
-    watched = list((expected or {}).items())
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT outcome, nth, at, ver, recorded, leaf FROM coppice_append("
-            "%s::uuid[], %s::text[], %s::text[], %s::smallint[], %s::text[], %s::text[], %s,"
-            " %s::text[], %s::integer[])",
-            [
-                [draft.event_id for draft in drafts],
-                [draft.stream for draft in drafts],
-                [draft.event.type for draft in drafts],
-                [draft.event.schema for draft in drafts],
-                [draft.data for draft in drafts],
-                [meta] * len(drafts),
-                given,
-                [stream for stream, _ in watched] if watched else None,
-                [version for _, version in watched] if watched else None,
-            ],
-        )
-        rows = sorted(cursor.fetchall(), key=lambda row: row[1])
-    match rows[0]:
-        case ("conflict", nth, _, actual, _, _):
-            return _conflict(watched[nth - 1][0], watched[nth - 1][1], actual)
-        case ("reused", nth, position, _, _, _):
-            return _reused(drafts[nth - 1].event_id, position)
-    return [
-        _Place(outcome == "known", position, version, at.astimezone(datetime.UTC), leaf)
-        for outcome, _, position, version, at, leaf in rows
-    ]
-
-
-def _append_sqlite(
-    drafts: list[_Draft], meta: str, expected: Mapping[str, int] | None, given: bool
-) -> _Outcome:
-    # The transaction began as IMMEDIATE, so it holds the database's one write lock already.
-    if not connection.in_atomic_block:
-        raise ValueError("an append needs a transaction")
-    known: dict[uuid.UUID, _Place] = {}
-    if given:
-        for draft in drafts:
-            for old in _rows("WHERE event_id = %s", [draft.event_id.hex]):
-                position, _, stream, version, type_, schema, data, _, at, leaf = old
-                same = (draft.stream, draft.event.type, draft.event.schema, draft.data)
-                if same != (stream, type_, schema, data):
-                    return _reused(draft.event_id, position)
-                known[draft.event_id] = _Place(True, position, version, _utc(at), leaf)
-    if len(known) < len(drafts):
-        for stream, version in (expected or {}).items():
-            if (actual := stream_version(stream)) != version:
-                return _conflict(stream, version, actual)
-    fresh = [draft for draft in drafts if draft.event_id not in known]
-    head, now = size(), datetime.datetime.now(datetime.UTC)
-    versions: dict[str, int] = {}
-    places, rows = dict(known), []
-    for position, draft in enumerate(fresh, head + 1):
-        version = versions.get(draft.stream, -1)
-        version = (stream_version(draft.stream) if version < 0 else version) + 1
-        versions[draft.stream] = version
-        leaf = leaf_hash(draft, meta, position, version, now)
-        places[draft.event_id] = _Place(False, position, version, now, leaf)
-        rows.append(
-            (
-                position,
-                draft.event_id.hex,
-                draft.stream,
-                version,
-                draft.event.type,
-                draft.event.schema,
-                draft.data,
-                meta,
-                str(now.replace(tzinfo=None)),
-                leaf,
-            )
-        )
-    if rows:
-        with connection.cursor() as cursor:
-            cursor.executemany(
-                "INSERT INTO templates_app_event (position, event_id, stream, version, type,"
-                " schema, data, meta, recorded_at, leaf_hash)"
-                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-                rows,
-            )
-            cursor.execute(
-                "UPDATE templates_app_loghead SET size = %s WHERE id = 1", [head + len(rows)]
-            )
-    return [places[draft.event_id] for draft in drafts]
-
-
-def leaf_hash(draft: _Draft, meta: str, position: int, version: int, at: datetime.datetime) -> str:
-    """RFC 6962 leaf hash of the event's RFC 8785 form: keys in order, ``data`` and ``meta`` raw."""
-    text = (
-        f'{{"data":{draft.data},"meta":{meta},"position":{position},"recordedAt":"{moment(at)}",'
-        f'"schema":{draft.event.schema},"stream":"{draft.stream}","type":"{draft.event.type}",'
-        f'"version":{version}}}'
-    )
-    return hashlib.sha256(b"\0" + text.encode()).hexdigest()
-
-
-def _conflict(stream: str, expected: int, actual: int) -> EventConflict:
-    return EventConflict(
-        f"{stream} is at version {actual}, not at {expected} as expected.",
-        extra={"stream": stream, "expected": expected, "actual": actual},
-    )
-
-
-def _reused(event_id: uuid.UUID, position: int) -> EventIdReused:
-    return EventIdReused(
-        f"The event {event_id} is in the log, at position {position}, with other content.",
-        extra={"eventId": str(event_id), "position": position},
+def _recorded(draft: writers.Draft, place: writers.Place, meta: Meta) -> Recorded:
+    if place.known:
+        return at(place.position)
+    return Recorded(
+        position=place.position,
+        event_id=draft.event_id,
+        stream=draft.stream,
+        version=place.version,
+        type=draft.event.type,
+        schema=draft.event.schema,
+        event=draft.event,
+        meta=meta,
+        recorded_at=place.recorded_at,
+        leaf_hash=place.leaf_hash,
     )
 
 
@@ -362,12 +218,6 @@ def _rows(rest: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
 
 def _select(rest: str, parameters: Sequence[Any]) -> list[Recorded]:
     return [_from_row(row) for row in _rows(rest, parameters)]
-
-
-def _at(positions: Sequence[int]) -> list[Recorded]:
-    if not positions:
-        return []
-    return _select(f"WHERE position IN ({', '.join(['%s'] * len(positions))})", positions)
 
 
 def _from_row(row: tuple[Any, ...]) -> Recorded:

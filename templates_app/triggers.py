@@ -7,6 +7,7 @@ The statements here are idempotent. The migration runs them, and so does a ``pos
 from __future__ import annotations
 
 from importlib import resources
+from typing import NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
@@ -22,14 +23,15 @@ BEGIN SELECT RAISE(ABORT, 'the log is append-only: events are never changed or d
 CREATE TRIGGER coppice_event_delete BEFORE DELETE ON templates_app_event
 BEGIN SELECT RAISE(ABORT, 'the log is append-only: events are never changed or deleted'); END""",
     # REPLACE deletes the row in its way without firing a DELETE trigger, unless the connection
-    # asked for recursive_triggers; a BEFORE INSERT trigger fires in any case. It also holds
-    # positions gap-free, whoever inserts.
+    # asked for recursive_triggers; a BEFORE INSERT trigger fires in any case. No trigger refers to
+    # another table than its own: SQLite would then refuse to rename either, and so to migrate.
     "coppice_event_insert": """\
 CREATE TRIGGER coppice_event_insert BEFORE INSERT ON templates_app_event
 WHEN NEW.position IS NOT (SELECT coalesce(max(position), 0) + 1 FROM templates_app_event)
   OR EXISTS (SELECT 1 FROM templates_app_event WHERE event_id = NEW.event_id)
-  OR EXISTS (SELECT 1 FROM templates_app_event WHERE stream = NEW.stream AND version >= NEW.version)
-BEGIN SELECT RAISE(ABORT, 'the log is append-only: events are never changed or deleted'); END""",
+  OR EXISTS (
+    SELECT 1 FROM templates_app_event WHERE stream = NEW.stream AND version >= NEW.version)
+BEGIN SELECT RAISE(ABORT, 'the log is append-only: positions go on from the last one'); END""",
     "coppice_head_update": """\
 CREATE TRIGGER coppice_head_update BEFORE UPDATE ON templates_app_loghead
 WHEN NEW.id IS NOT OLD.id OR NEW.size < OLD.size
@@ -39,11 +41,9 @@ CREATE TRIGGER coppice_head_delete BEFORE DELETE ON templates_app_loghead
 BEGIN SELECT RAISE(ABORT, 'the log is append-only: its head row only grows'); END""",
     "coppice_head_insert": """\
 CREATE TRIGGER coppice_head_insert BEFORE INSERT ON templates_app_loghead
-WHEN EXISTS (SELECT 1 FROM templates_app_loghead)
-BEGIN SELECT RAISE(ABORT, 'the log is append-only: its head row only grows'); END""",
+BEGIN SELECT RAISE(ABORT, 'the log is append-only: it has one head row'); END""",
 }
 
-#: Function name -> (body, language and attributes are the same for all trigger functions).
 _PG_FUNCTIONS: dict[str, str] = {
     "coppice_refuse_event": """
 BEGIN
@@ -53,28 +53,64 @@ END
 """,
     "coppice_refuse_head": """
 BEGIN
-  IF TG_OP = 'UPDATE' THEN
-    IF NEW.id = OLD.id AND NEW.size >= OLD.size THEN
-      RETURN NEW;
-    END IF;
-  ELSIF TG_OP = 'INSERT' THEN
-    IF NOT EXISTS (SELECT 1 FROM templates_app_loghead) THEN
-      RETURN NEW;
+  RAISE EXCEPTION 'the log is append-only: its head row only grows, with the events'
+    USING ERRCODE = 'restrict_violation';
+END
+""",
+    # Whoever inserts, by whatever statement: positions have no gap, and the head row counts them.
+    "coppice_count_events": """
+DECLARE
+  first bigint;
+  last bigint;
+  count bigint;
+BEGIN
+  SELECT min(position), max(position), count(*) INTO first, last, count FROM inserted;
+  IF count > 0 THEN
+    UPDATE templates_app_loghead SET size = last WHERE id = 1 AND size = first - 1;
+    IF NOT FOUND OR last - first + 1 <> count THEN
+      RAISE EXCEPTION 'the log is append-only: positions go on from the last one'
+        USING ERRCODE = 'restrict_violation';
     END IF;
   END IF;
-  RAISE EXCEPTION 'the log is append-only: its head row only grows'
-    USING ERRCODE = 'restrict_violation';
+  RETURN NULL;
 END
 """,
 }
 
-#: Trigger name -> (table, when, function). ENABLE ALWAYS: session_replication_role = replica,
-#: which restores and replication tools set, would silence ordinary triggers.
-_PG_TRIGGERS: dict[str, tuple[str, str, str]] = {
-    "coppice_event_row": (EVENT, "BEFORE UPDATE OR DELETE", "coppice_refuse_event"),
-    "coppice_event_truncate": (EVENT, "BEFORE TRUNCATE", "coppice_refuse_event"),
-    "coppice_head_row": (HEAD, "BEFORE INSERT OR UPDATE OR DELETE", "coppice_refuse_head"),
-    "coppice_head_truncate": (HEAD, "BEFORE TRUNCATE", "coppice_refuse_head"),
+
+class _Trigger(NamedTuple):
+    table: str
+    event: str
+    rest: str
+    function: str
+
+
+_PG_TRIGGERS: dict[str, _Trigger] = {
+    "coppice_event_row": _Trigger(
+        EVENT, "BEFORE UPDATE OR DELETE", "FOR EACH ROW", "coppice_refuse_event"
+    ),
+    "coppice_event_truncate": _Trigger(
+        EVENT, "BEFORE TRUNCATE", "FOR EACH STATEMENT", "coppice_refuse_event"
+    ),
+    "coppice_event_insert": _Trigger(
+        EVENT,
+        "AFTER INSERT",
+        "REFERENCING NEW TABLE AS inserted FOR EACH STATEMENT",
+        "coppice_count_events",
+    ),
+    "coppice_head_row": _Trigger(
+        HEAD, "BEFORE INSERT OR DELETE", "FOR EACH ROW", "coppice_refuse_head"
+    ),
+    "coppice_head_truncate": _Trigger(
+        HEAD, "BEFORE TRUNCATE", "FOR EACH STATEMENT", "coppice_refuse_head"
+    ),
+    # Depth 0: not from within a trigger. So only coppice_count_events moves the head row.
+    "coppice_head_update": _Trigger(
+        HEAD,
+        "BEFORE UPDATE OF id, size",
+        "FOR EACH ROW WHEN (pg_trigger_depth() = 0)",
+        "coppice_refuse_head",
+    ),
 }
 
 
@@ -94,8 +130,8 @@ def remove(connection: BaseDatabaseWrapper) -> None:
     """Take everything away: only for migrating the app to zero."""
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            for name, (table, _, _) in _PG_TRIGGERS.items():
-                cursor.execute(f"DROP TRIGGER IF EXISTS {name} ON {table}")
+            for name, trigger in _PG_TRIGGERS.items():
+                cursor.execute(f"DROP TRIGGER IF EXISTS {name} ON {trigger.table}")
             for name in _PG_FUNCTIONS:
                 cursor.execute(f"DROP FUNCTION IF EXISTS {name}()")
             cursor.execute("DROP FUNCTION IF EXISTS coppice_append")
@@ -148,19 +184,21 @@ def _install_postgresql(connection: BaseDatabaseWrapper) -> None:
                     f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql"
                     f" AS $body${body}$body$"
                 )
-        for name, (table, when, function) in _PG_TRIGGERS.items():
+        for name, (table, event, rest, function) in _PG_TRIGGERS.items():
             if name in absent:
-                each = "STATEMENT" if when.endswith("TRUNCATE") else "ROW"
                 cursor.execute(
-                    f"CREATE OR REPLACE TRIGGER {name} {when} ON {table}"
-                    f" FOR EACH {each} EXECUTE FUNCTION {function}()"
+                    f"CREATE OR REPLACE TRIGGER {name} {event} ON {table} {rest}"
+                    f" EXECUTE FUNCTION {function}()"
                 )
+                # session_replication_role = replica, which restores and replication tools set,
+                # would silence ordinary triggers.
                 cursor.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
 
 
 def _missing_postgresql(cursor: CursorWrapper) -> list[str]:
     cursor.execute(
-        "SELECT t.tgname, c.relname, p.proname, t.tgenabled = 'A'"
+        "SELECT t.tgname, c.relname, p.proname, t.tgenabled = 'A',"
+        " t.tgqual IS NOT NULL"
         " FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid"
         " WHERE c.relname IN (%s, %s) AND NOT t.tgisinternal"
         " AND pg_table_is_visible(c.oid)",
@@ -176,7 +214,7 @@ def _missing_postgresql(cursor: CursorWrapper) -> list[str]:
     absent = [name for name, body in _PG_FUNCTIONS.items() if bodies.get(name) != body]
     if bodies.get("coppice_append") != append_body:
         absent.append("coppice_append")
-    for name, (table, _, function) in _PG_TRIGGERS.items():
-        if triggers.get(name) != (table, function, True):
+    for name, (table, _, rest, function) in _PG_TRIGGERS.items():
+        if triggers.get(name) != (table, function, True, "WHEN" in rest):
             absent.append(name)
     return absent

@@ -156,7 +156,7 @@ def test_a_projection_that_raises_leaves_nothing(any_database, monkeypatch):
         raise ProjectionBroke
 
     store.append(destroyed("a"), meta=META)
-    monkeypatch.setattr(projections, "apply", break_after_writing)
+    monkeypatch.setattr(projections, "fold", break_after_writing)
     with pytest.raises(ProjectionBroke):
         store.append(destroyed("b"), meta=META)
     monkeypatch.undo()
@@ -173,7 +173,7 @@ def test_a_projection_that_raised_cannot_be_swallowed_inside_a_transaction(
     def broken(recorded):
         raise ProjectionBroke
 
-    monkeypatch.setattr(projections, "apply", broken)
+    monkeypatch.setattr(projections, "fold", broken)
     with pytest.raises(transaction.TransactionManagementError), transaction.atomic():
         with pytest.raises(ProjectionBroke):
             store.append(destroyed("a"), meta=META)
@@ -276,13 +276,12 @@ def _forge(**columns):
         "leaf_hash": "0" * 64,
         **columns,
     }
-    with transaction.atomic(), connection.cursor() as cursor:
+    with connection.cursor() as cursor:
         cursor.execute(
             f"INSERT INTO templates_app_event ({', '.join(row)})"  # noqa: S608
             f" VALUES ({', '.join(['%s'] * len(row))})",
             list(row.values()),
         )
-        cursor.execute("UPDATE templates_app_loghead SET size = size + 1")
 
 
 def test_an_older_schema_is_read_through_its_upcasters(any_database, monkeypatch):
