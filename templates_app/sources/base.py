@@ -37,6 +37,19 @@ Report = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SourceContext:
+    """What a source needs to know of the settings."""
+
+    platform: Platform  # what to choose of a multi-platform image
+    allowed: tuple[str, ...]  # registry hosts (host or host:port) that may be on private addresses
+    insecure: tuple[str, ...]  # the same, and spoken to without TLS
+    auth_file: Path | None  # containers-auth.json(5)
+    step_seconds: int  # the longest that one program may run
+    state_dir: Path
+    limit_image_bytes: int  # sum of the layers as transferred
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
     """What a fetch did. ``findings`` are sentences, ``left_out`` paths not brought over."""
 
@@ -49,9 +62,15 @@ class Receipt:
 class Source(Protocol):
     """One parsed reference."""
 
-    scheme: str
-    given: str  # as the caller wrote it, without the scheme
-    canonical: str
+    @property
+    def scheme(self) -> str: ...
+
+    @property
+    def given(self) -> str:
+        """As the caller wrote it, without the scheme."""
+
+    @property
+    def canonical(self) -> str: ...
 
     def resolve(self) -> Resolved:
         """Ask what the reference means. PullFailed, NotAnImage, PlatformIncompatible."""

@@ -1,0 +1,304 @@
+"""Registries for tests: Debian's docker-registry, and a proxy that misbehaves in front of it.
+
+``registry``         one for the session of each xdist worker, on a free loopback port, no TLS
+``locked_registry``  the same behind HTTP Basic authentication
+``tls_registry``     the same behind a certificate that nobody has signed
+``faults``           a proxy in front of ``registry``; what it should do wrong is said by the test
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import http.client
+import http.server
+import ipaddress
+import json
+import re
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import bcrypt
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from deploy import images
+from deploy.images import Document
+
+USER, PASSWORD = "operator", "correct horse"  # noqa: S105 - of a registry that lives for a test
+STARTS_WITHIN = 30.0  # seconds
+
+
+class Registry:
+    """A running docker-registry. ``host`` is what stands at the front of a reference."""
+
+    def __init__(self, place: Path, *, locked: bool = False, tls: bool = False) -> None:
+        program = shutil.which("docker-registry")
+        if program is None:
+            raise AssertionError("docker-registry is not installed: run deploy/setup.py test")
+        self.place = place
+        self.program = program
+        self.auth = (USER, PASSWORD) if locked else None
+        self.tls = tls
+        self.port = 0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def host(self) -> str:
+        return f"localhost:{self.port}"
+
+    def start(self) -> None:
+        for _ in range(5):
+            self.port = _free_port()
+            self._spawn()
+            if self._answers():
+                return
+            self.stop()  # somebody else took the port just before
+        raise AssertionError((self.place / "log").read_text()[-2000:])
+
+    def _spawn(self) -> None:
+        settings: dict[str, object] = {
+            "version": 0.1,
+            "log": {"level": "warn", "accesslog": {"disabled": True}},
+            "storage": {
+                "filesystem": {"rootdirectory": str(self.place / "data")},
+                "delete": {"enabled": True},
+            },
+            "http": {"addr": f"127.0.0.1:{self.port}"},
+        }
+        if self.auth:
+            hashed = bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()
+            (self.place / "htpasswd").write_text(f"{USER}:{hashed}\n")
+            basic = {"realm": "test", "path": str(self.place / "htpasswd")}
+            settings["auth"] = {"htpasswd": basic}
+        if self.tls:
+            key, certificate = self_signed(self.place)
+            settings["http"] = {
+                "addr": f"127.0.0.1:{self.port}",
+                "tls": {"certificate": str(certificate), "key": str(key)},
+            }
+        config = self.place / "config.yml"
+        config.write_text(json.dumps(settings))  # JSON is YAML
+        with (self.place / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [self.program, "serve", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _answers(self) -> bool:
+        until = time.monotonic() + STARTS_WITHIN
+        while self.process and self.process.poll() is None and time.monotonic() < until:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+            except OSError:
+                time.sleep(0.02)
+            else:
+                return True
+        return False
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(20)
+            self.process = None
+
+    def push(self, repository: str, tag: str, document: Document) -> str:
+        return images.push(self.host, repository, tag, document, auth=self.auth)
+
+    def credentials(self, place: Path, password: str = PASSWORD) -> Path:
+        """A file as containers-auth.json(5) has it."""
+        word = base64.b64encode(f"{USER}:{password}".encode()).decode()
+        place.write_text(json.dumps({"auths": {self.host: {"auth": word}}}))
+        return place
+
+
+def self_signed(place: Path) -> tuple[Path, Path]:
+    """A key and a certificate for localhost that no authority has signed."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (place / "tls.key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    (place / "tls.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return place / "tls.key", place / "tls.crt"
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+# --- the proxy -----------------------------------------------------------------------------------
+
+
+@dataclass(slots=True, kw_only=True)
+class Fault:
+    """What happens to requests whose path matches. Without anything said they pass unharmed."""
+
+    path: str  # a regular expression, searched in the path
+    status: int | None = None  # answered instead of asking the registry
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None  # instead of the registry's
+    flip: int | None = None  # the byte at this offset is changed
+    truncate: int | None = None  # so many bytes are sent, then the connection ends
+    hang: bool = False  # nothing is answered until the proxy stops
+
+
+class FaultProxy:
+    """An HTTP server that hands requests on to a registry, save where a fault says otherwise."""
+
+    def __init__(self, upstream: str, tls: tuple[Path, Path] | None = None) -> None:
+        self.upstream = upstream
+        self.faults: list[Fault] = []
+        self.requests: list[tuple[str, str]] = []  # (method, path)
+        self.stopped = threading.Event()
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self.server.daemon_threads = True
+        if tls:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(tls[1], tls[0])
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    @property
+    def host(self) -> str:
+        return f"localhost:{self.server.server_port}"
+
+    def on(self, path: str, **what: object) -> None:
+        self.faults.append(Fault(path=path, **what))  # type: ignore[arg-type]
+
+    def fault(self, path: str) -> Fault:
+        found = (one for one in self.faults if re.search(one.path, path))
+        return next(found, Fault(path=""))
+
+    def paths(self) -> list[str]:
+        return [path for _, path in self.requests]
+
+    def stop(self) -> None:
+        self.stopped.set()
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+def _handler(proxy: FaultProxy) -> type[http.server.BaseHTTPRequestHandler]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            proxy.requests.append((self.command, self.path))
+            fault = proxy.fault(self.path)
+            if fault.hang:
+                proxy.stopped.wait()
+                self.close_connection = True
+                return
+            status, headers, body = fault.status or 200, dict(fault.headers), fault.body or b""
+            if fault.status is None and fault.body is None:
+                status, passed, body = self._ask()
+                headers = passed | headers
+            if fault.flip is not None and body:
+                changed = bytearray(body)
+                changed[fault.flip] ^= 0x01
+                body = bytes(changed)
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                sent = body if fault.truncate is None else body[: fault.truncate]
+                self.wfile.write(sent)
+            if fault.truncate is not None:
+                self.wfile.flush()
+                self.close_connection = True
+
+        do_HEAD = do_GET
+
+        def _ask(self) -> tuple[int, dict[str, str], bytes]:
+            host, _, port = proxy.upstream.partition(":")
+            connection = http.client.HTTPConnection(host, int(port), timeout=60)
+            accept = {
+                name: self.headers[name] for name in ("Accept", "Range") if self.headers[name]
+            }
+            try:
+                # GET for HEAD too: the length that we announce is that of the body.
+                connection.request("GET", self.path, headers=accept)
+                answer = connection.getresponse()
+                kept = ("content-type", "docker-content-digest", "www-authenticate")
+                headers = {n: v for n, v in answer.getheaders() if n.lower() in kept}
+                return answer.status, headers, answer.read()
+            finally:
+                connection.close()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Silent: ``requests`` has it."""
+
+    return Handler
+
+
+# --- fixtures ------------------------------------------------------------------------------------
+
+
+def _running(place: Path, **kind: bool) -> Iterator[Registry]:
+    made = Registry(place, **kind)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.stop()
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    yield from _running(tmp_path_factory.mktemp("registry"))
+
+
+@pytest.fixture(scope="session")
+def locked_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    yield from _running(tmp_path_factory.mktemp("locked"), locked=True)
+
+
+@pytest.fixture(scope="session")
+def tls_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    yield from _running(tmp_path_factory.mktemp("tls"), tls=True)
+
+
+@pytest.fixture
+def faults(registry: Registry) -> Iterator[FaultProxy]:
+    proxy = FaultProxy(registry.host)
+    try:
+        yield proxy
+    finally:
+        proxy.stop()
