@@ -1,6 +1,7 @@
 # Everything that one does with a checkout. Each target brings what it needs (deploy/setup.py).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check lint types fmt bench soak docs clean
+.PHONY: help setup demo run test check lint types fmt bench docs clean
+.NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
 PYTHON ?= python3
@@ -47,6 +48,16 @@ types: setup
 fmt: setup ## Format the sources and mend what ruff can mend
 	@$(VENV)/ruff check --fix-only .
 	@$(VENV)/ruff format .
+
+bench: setup ## Figures, each against a peer in the same run; also in var/bench/*.json
+	@mkdir -p var/bench
+	@set -e; for one in $(basename $(notdir $(wildcard bench/[a-z]*.py))); do \
+		$(ZFS) $(VENV)/python -m bench.$$one; \
+	done
+
+docs: setup ## Write docs/reference/openapi.yaml anew, and hold the documentation to the code
+	@$(MANAGE) spectacular --file docs/reference/openapi.yaml
+	@$(VENV)/pytest --quiet tests/unit/test_rules.py
 
 clean: ## Remove .venv, var/ and every cache
 	rm -rf .venv var .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
