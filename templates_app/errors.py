@@ -244,6 +244,28 @@ class SigningKeyUntrusted(SignatureRejected):
     hint = "Put its .pub file into the directory that COPPICE_TRUSTED_KEYS names."
 
 
+class KeyMalformed(CoppiceError):
+    """A key file that is not signify's, or whose parts contradict each other."""
+
+    code, status, exit_status = "key_malformed", 422, Exit.USAGE
+    title = "This is not a signify key"
+    hint = "Make a pair with: signify -G -p NAME.pub -s NAME.sec"
+
+
+class PassphraseWrong(CoppiceError):
+    """Only where a key is opened, on the signer's side: the server has no secret key."""
+
+    code, status = "passphrase_wrong", 422
+    title = "The passphrase does not open the secret key"
+
+
+class StatementMalformed(CoppiceError):
+    """Bytes that should be a statement: what is stored or served was damaged or forged."""
+
+    code, status = "statement_malformed", 422
+    title = "This is not a statement of Coppice"
+
+
 # --- the gate ----------------------------------------------------------------------------------
 
 
