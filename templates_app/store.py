@@ -31,6 +31,7 @@ from templates_app.errors import (
 from templates_app.events import DomainEvent, Meta, Recorded, from_json
 
 _READ_AT_ONCE = 1000  # rows per query of a long read
+_MENTIONED = re.compile(r"[!-~]{1,100}")
 # Printable ASCII that is the same inside a JSON string, so that the database can hash it as it is.
 _STREAM = re.compile(r"[a-z][a-z-]{0,30}:[!#-\[\]-~]{1,68}")
 
@@ -73,7 +74,7 @@ def append(
     text, given = canonical(meta.to_json()), event_ids is not None
     folds = any(projections.changes_rows(event) for event in batch)
     with _database_errors():
-        if not folds and connection.vendor == "postgresql" and not connection.in_atomic_block:
+        if not folds and connection.vendor == "postgresql" and connection.get_autocommit():
             # One statement is a transaction of its own: no BEGIN and no COMMIT to wait for.
             outcome = writers.write(drafts, text, expected or {}, given=given)
         else:
@@ -116,6 +117,22 @@ def read(
             return
         after = found[-1].position
         left = None if left is None else left - len(found)
+
+
+def export(*, after: int = 0) -> Iterator[str]:
+    """The events as they were recorded, one line of RFC 8785 JSON each, in order of position.
+
+    ``eventId`` and ``leafHash`` aside, the line is what the leaf hash is made of. Nothing is
+    decoded: what this program cannot read is exported all the same.
+    """
+    while rows := _rows("WHERE position > %s ORDER BY position LIMIT %s", [after, _READ_AT_ONCE]):
+        for position, event_id, stream, version, type_, schema, data, meta, at, leaf in rows:
+            yield (
+                f'{{"data":{data},"eventId":"{_uuid(event_id)}","leafHash":"{leaf}","meta":{meta},'
+                f'"position":{position},"recordedAt":"{writers.moment(_utc(at))}",'
+                f'"schema":{schema},"stream":"{stream}","type":"{type_}","version":{version}}}'
+            )
+        after = rows[-1][0]
 
 
 def read_stream(stream: str, *, after_version: int = 0) -> list[Recorded]:
@@ -180,10 +197,12 @@ def _drafts(batch: list[DomainEvent], event_ids: Sequence[uuid.UUID] | None) -> 
         raise ValueError("each event needs one id of its own")
     drafts = []
     for event_id, event in zip(event_ids, batch, strict=True):
-        stream = event.stream()
+        stream, mentions = event.stream(), sorted(event.mentions())
         if not _STREAM.fullmatch(stream):
             raise PayloadInvalid(f"{stream!r} is not the name of a stream")
-        drafts.append(writers.Draft(event_id, event, stream, canonical(event.to_json())))
+        if bad := [key for _, key in mentions if not _MENTIONED.fullmatch(key)]:
+            raise PayloadInvalid(f"{bad[0]!r} cannot be looked up")
+        drafts.append(writers.Draft(event_id, event, stream, canonical(event.to_json()), mentions))
     return drafts
 
 
@@ -229,7 +248,7 @@ def _from_row(row: tuple[Any, ...]) -> Recorded:
         raise PayloadInvalid(f"event at position {position}: {error}") from error
     return Recorded(
         position=position,
-        event_id=event_id if isinstance(event_id, uuid.UUID) else uuid.UUID(event_id),
+        event_id=_uuid(event_id),
         stream=stream,
         version=version,
         type=type_,
@@ -239,6 +258,10 @@ def _from_row(row: tuple[Any, ...]) -> Recorded:
         recorded_at=_utc(at),
         leaf_hash=leaf,
     )
+
+
+def _uuid(stored: uuid.UUID | str) -> uuid.UUID:
+    return stored if isinstance(stored, uuid.UUID) else uuid.UUID(stored)  # SQLite has 32 digits
 
 
 def _utc(at: datetime.datetime) -> datetime.datetime:

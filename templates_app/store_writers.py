@@ -28,6 +28,7 @@ class Draft:
     event: DomainEvent
     stream: str
     data: str  # canonical JSON
+    mentions: Sequence[tuple[str, str]]  # (kind, key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def _postgresql(
     mentions = [
         (number, kind, key)
         for number, draft in enumerate(drafts, 1)
-        for kind, key in sorted(draft.event.mentions())
+        for kind, key in draft.mentions
     ]
     parameters = [
         _numbers([draft.event_id.hex for draft in drafts]),
@@ -178,7 +179,7 @@ def _sqlite(
                 (position, draft.event_id.hex, draft.stream, version, event.type, event.schema)
                 + (draft.data, meta, stored, leaf)
             )
-            mentions += [(kind, key, position) for kind, key in sorted(event.mentions())]
+            mentions += [(kind, key, position) for kind, key in draft.mentions]
         cursor.executemany(
             "INSERT INTO templates_app_event (position, event_id, stream, version, type, schema,"
             " data, meta, recorded_at, leaf_hash)"

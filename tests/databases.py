@@ -6,6 +6,7 @@ of a transaction that is rolled back: copied from a template that is migrated on
 ``any_database``  in-process, on both: Django's default connection leads to a fresh database.
 ``database_url``  on both: the URL of a fresh database, for tests that start processes.
 ``sqlite_url``, ``postgres_url``, ``cluster``: the same, of one kind.
+``swap_database`` ``with swap_database(url):`` is what ``any_database`` does, by hand.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -101,3 +102,10 @@ def any_database(database_url: str, django_db_blocker) -> Iterator[str]:
     """The test runs against a fresh database, with real transactions. The value is its URL."""
     with django_db_blocker.unblock(), default_database(database_url):
         yield database_url
+
+
+@pytest.fixture
+def swap_database(django_db_blocker) -> Iterator[Callable[[str], AbstractContextManager[None]]]:
+    """:func:`default_database`, for a test that is for one kind of database, or needs several."""
+    with django_db_blocker.unblock():
+        yield default_database

@@ -328,8 +328,10 @@ def test_what_cannot_be_read_is_named_by_its_position(any_database, columns, com
         destroyed(sandbox="ü"),
         destroyed(sandbox=""),
         destroyed(sandbox="x" * 69),
+        destroyed(template="\0"),
+        destroyed(template="x" * 101),
     ],
-    ids=["surrogate", "quote", "umlaut", "empty", "long"],
+    ids=["surrogate", "quote", "umlaut", "empty", "long", "key with NUL", "long key"],
 )
 def test_what_cannot_be_written_is_refused(any_database, event):
     with pytest.raises(PayloadInvalid):
