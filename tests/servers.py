@@ -102,6 +102,7 @@ class Server:
         self.log = installation.state / "server.log"
         self.process: subprocess.Popen[bytes] | None = None
         self.port = 0
+        self._clients: list[httpx.Client] = []
 
     @property
     def url(self) -> str:
@@ -141,7 +142,9 @@ class Server:
         headers = {}
         if role:
             headers["Authorization"] = f"Bearer {self.installation.token(role)}"
-        return httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
+        client = httpx.Client(base_url=self.url, headers=headers, timeout=timeout, trust_env=False)
+        self._clients.append(client)
+        return client
 
     def kill(self) -> None:
         """SIGKILL to the server's whole process group, as a machine that dies would do it.
@@ -154,6 +157,8 @@ class Server:
             self.process.wait()
 
     def stop(self) -> None:
+        while self._clients:
+            self._clients.pop().close()
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             try:

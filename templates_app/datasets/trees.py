@@ -100,6 +100,9 @@ def _has_gnu_cp() -> bool:
 
 def remove(path: Path, *, seconds: float) -> None:
     """Remove a tree of any depth. rm(1) never follows links, nor leaves the tree by a rename."""
+    with contextlib.suppress(OSError):
+        path.rmdir()  # empty, most often: no need of a program then
+        return
     result = run(["rm", "-rf", "--", str(path)], timeout=seconds, check=False)
     if result.status != 0 and os.geteuid() != 0:
         # Directories without write permission keep their entries from anyone but root.

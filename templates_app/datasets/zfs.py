@@ -28,7 +28,7 @@ from templates_app.datasets.base import (
     in_use,
 )
 from templates_app.datasets.locks import Taken, held, lock_file
-from templates_app.datasets.zfs_command import PATIENCE, Kind, Outcome, error, zfs
+from templates_app.datasets.zfs_command import Kind, Outcome, error, zfs
 from templates_app.datasets.zfs_pool import READING, ZfsPool, as_path
 from templates_app.errors import (
     AdoptedInTheWay,
@@ -234,7 +234,7 @@ class ZfsDriver:
             self._pool.private_place()
         # Version 23 never renames while mounted clones live, so waiting long is no use then.
         clones = self.dependents(relative)
-        patience = 0.5 if clones else PATIENCE
+        patience = 0.5 if clones else None
         expect = {Kind.ABSENT, Kind.EXISTS, Kind.BUSY}
         out = zfs("rename", "--", full, target, expect=expect, patience=patience)
         if out.kind is Kind.ABSENT:
@@ -245,7 +245,7 @@ class ZfsDriver:
         if out.kind is Kind.BUSY:
             if clones:
                 raise in_use(full, clones)
-            raise error(out, "rename", f"waited {patience:g} seconds")
+            raise error(out, "rename", "for seconds")
 
     def destroy(self, relative: str) -> None:
         full = self.full_name(relative)

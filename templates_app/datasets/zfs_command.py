@@ -114,14 +114,15 @@ class Outcome:
 def zfs(
     *words: str,
     expect: Collection[Kind] = (),
-    patience: float = PATIENCE,
+    patience: float | None = None,
     seconds: float = QUICK,
 ) -> Outcome:
     """Run ``zfs WORD…``; the outcome is done or of an expected kind, all others are raised.
 
-    "Busy" is waited out for ``patience`` seconds first. ``seconds`` limits each single try.
+    "Busy" is waited out for ``patience`` (PATIENCE) seconds first. ``seconds`` limits each try.
     PoolUnavailable, PoolBusy, OutOfSpace, StorageReadOnly, ProgramMissing, ProgramFailed.
     """
+    patience = PATIENCE if patience is None else patience
     until = time.monotonic() + patience
     tries = 0
     while True:
