@@ -7,10 +7,20 @@ OPERATE = "templates_app.operate_template"
 SIGN = "templates_app.sign_template"
 LAUNCH = "templates_app.launch_template"
 
-#: Role (the group's name) -> what it may do beyond viewing. docs/reference/api.md has the table.
+#: What the auditors' house shows, table by table. The API's own reads need VIEW alone.
+SEE = (
+    VIEW,
+    "templates_app.view_event",
+    "templates_app.view_generation",
+    "templates_app.view_signature",
+    "templates_app.view_sandbox",
+    "templates_app.view_lease",
+)
+
+#: Role (the group's name) -> what it may do. docs/reference/api.md has the table.
 ROLES: dict[str, tuple[str, ...]] = {
-    "auditor": (),
-    "operator": (OPERATE,),
-    "signer": (SIGN,),
-    "gateway": (LAUNCH,),
+    "auditor": SEE,
+    "operator": (*SEE, OPERATE),
+    "signer": (*SEE, SIGN),
+    "gateway": (VIEW, LAUNCH),
 }

@@ -1,17 +1,19 @@
 """The log's head row, and the triggers that make the log append-only."""
 
+from django.apps.registry import Apps
 from django.db import migrations
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 from templates_app import triggers
 
 
-def install(apps, schema_editor):
+def install(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
     connection = schema_editor.connection
     apps.get_model("templates_app", "LogHead").objects.using(connection.alias).create(id=1, size=0)
     triggers.install(connection)
 
 
-def remove(apps, schema_editor):
+def remove(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
     triggers.remove(schema_editor.connection)
 
 

@@ -44,7 +44,7 @@ class Command(Base):
                     )
                 user.set_unusable_password()
                 user.save()
-            user.groups.add(*Group.objects.filter(name__in=options["role"]))
+            user.groups.add(*[Group.objects.get(name=role) for role in options["role"]])
             instance, token = AuthToken.objects.create(user, expiry=timedelta(days=options["days"]))
         roles = sorted(user.groups.values_list("name", flat=True))
         if options["json"]:
