@@ -17,7 +17,7 @@ def queue_retry(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[Check
     A retry that is due before those ahead of it are done runs a task twice at once; the lease would
     stop the second, but only by making it fail.
     """
-    queue = settings.Q_CLUSTER
+    queue: dict[str, Any] = settings.Q_CLUSTER
     ahead = math.ceil((queue["queue_limit"] + queue["bulk"]) / queue["workers"]) + 1
     least = queue["timeout"] * ahead + 5
     if queue["retry"] > least:

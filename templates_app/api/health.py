@@ -59,4 +59,5 @@ class Metrics(View):
     @extend_schema(operation_id="metrics", responses={(200, "text/plain"): str, **problems()})
     def get(self, request: Request) -> HttpResponse:
         """Figures in Prometheus's text format; its scraper needs a token of an auditor."""
-        return ExportToDjangoView(request._request)
+        answer: HttpResponse = ExportToDjangoView(request._request)
+        return answer

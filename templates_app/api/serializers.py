@@ -104,20 +104,22 @@ class Event(s.Serializer[Any]):
     version = s.IntegerField()
     type = s.CharField()
     schema = s.IntegerField()
-    data = s.SerializerMethodField()
+    data = s.SerializerMethodField()  # type: ignore[assignment]  # Serializer.data is a property
     meta = s.SerializerMethodField()
     recordedAt = s.DateTimeField(source="recorded_at")
     leafHash = s.CharField(source="leaf_hash")
     sentence = s.SerializerMethodField()
 
     def get_data(self, one: Any) -> dict[str, Any]:
-        return one.event.to_json()
+        data: dict[str, Any] = one.event.to_json()
+        return data
 
     def get_meta(self, one: Any) -> dict[str, Any]:
-        return one.meta.to_json()
+        meta: dict[str, Any] = one.meta.to_json()
+        return meta
 
     def get_sentence(self, one: Any) -> str:
-        return one.event.sentence()
+        return str(one.event.sentence())
 
 
 class Feed(s.Serializer[Any]):

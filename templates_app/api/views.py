@@ -118,7 +118,7 @@ class Templates(View):
             platform=request.query_params.get("platform"),
             signed=_flag(request, "signed"),
         )
-        return _tagged(request, shapes.Template(rows, many=True).data)
+        return _tagged(request, shapes.Template(rows, many=True).data)  # type: ignore[arg-type]
 
     @extend_schema(
         operation_id="templates_import",

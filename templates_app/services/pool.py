@@ -131,8 +131,8 @@ def _compare(driver: DatasetDriver) -> Reloaded:
             )
         findings += _alias(driver, template, found)
     for relative, one in sorted(found.items()):
-        name = _hand_made_name(relative)
-        if name is None or name in known:
+        hand_made = _hand_made_name(relative)
+        if hand_made is None or hand_made in known:
             continue
         if not one.is_dataset:
             findings.append(
@@ -151,7 +151,7 @@ def _compare(driver: DatasetDriver) -> Reloaded:
                 )
             )
         elif not _is_ours(driver, one):
-            added.append(_adopt(driver, name))
+            added.append(_adopt(driver, hand_made))
     findings += _orphans(driver, found)
     return Reloaded(
         node=settings.COPPICE_NODE,

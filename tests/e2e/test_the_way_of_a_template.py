@@ -21,7 +21,7 @@ def small(text: str = "first") -> images.Document:
         images.directory("usr/"),
         images.directory("usr/bin/"),
         images.file("usr/bin/tool", "#!/bin/sh\n", mode=0o4755),
-        images.hardlink("usr/bin/same", "usr/bin/tool"),
+        images.hardlink("usr/bin/same", "usr/bin/tool", mode=0o4755),
         images.directory("usr/include/"),
         images.directory("usr/include/dev/"),
         images.file("usr/include/dev/kept.h", "kept"),

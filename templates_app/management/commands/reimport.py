@@ -7,7 +7,7 @@ import uuid
 from argparse import ArgumentParser
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from typing import Any
+from typing import IO, Any, cast
 
 from django.core.management.base import CommandError
 from django.db import connection, transaction
@@ -90,7 +90,7 @@ class Command(Base):
             table.add_row(
                 item.name, outcome, _short(item.old_digest), _short(item.new_digest), remark
             )
-        Console(file=self.stdout._out, markup=False).print(table)  # type: ignore[attr-defined]
+        Console(file=cast(IO[str], self.stdout), markup=False).print(table)
 
 
 def _one(name: str, job: uuid.UUID, force: bool, dry_run: bool, context: Meta) -> bulk.Item:
