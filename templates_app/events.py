@@ -175,7 +175,9 @@ class ImportFailed(DomainEvent):
         return f"template:{self.template}"
 
     def mentions(self) -> set[tuple[str, str]]:
-        found = {("template", self.template), ("import", self.import_id)}
+        found = {("template", self.template)}
+        # Refused before it had an id: a reference that is none.
+        found |= {("import", self.import_id)} if self.import_id else set()
         return found | ({("digest", self.digest)} if self.digest else set())
 
     def sentence(self) -> str:

@@ -38,6 +38,8 @@ class Installation:
         self.state = state
         self.keys = state / "trusted-keys"
         self.keys.mkdir(parents=True, exist_ok=True)
+        if pool.startswith("dir:"):
+            Path(pool.removeprefix("dir:")).mkdir(parents=True, exist_ok=True)
         self.env = {
             name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ
         }

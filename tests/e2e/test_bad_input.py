@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy import images
+from templates_app.datasets.base import DatasetDriver
 from tests.e2e.test_crash import containers, mounts_below
 from tests.e2e.test_the_way_of_a_template import datasets
 from tests.registries import FaultProxy, Registry
@@ -204,28 +205,32 @@ def registry_layer(registry: Registry) -> str:
     return str(manifest["layers"][0]["digest"])
 
 
+def artifact() -> images.Document:
+    """A manifest that is no image: what Helm charts, SBOMs and the like are stored as."""
+    nothing = b"{}"
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": images.OCI_MANIFEST,
+        "artifactType": "application/vnd.example.sbom",
+        "config": images.describe(nothing, "application/vnd.oci.empty.v1+json"),
+        "layers": [images.describe(nothing, "application/vnd.oci.empty.v1+json")],
+    }
+    return images.Document(images.canonical(manifest), images.OCI_MANIFEST, blobs=(nothing,))
+
+
 def test_images_that_do_not_fit(server: Server, registry: Registry):
     freebsd = tree(platform="freebsd/amd64")
     registry.push("bad/freebsd", "1", images.index([freebsd]))
-    registry.push(
-        "bad/artifact",
-        "1",
-        tree(
-            manifest={
-                "config": images.describe(b"{}", "application/vnd.oci.empty.v1+json"),
-                "layers": [],
-            }
-        ),
-    )
+    registry.push("bad/artifact", "1", artifact())
     api = server.api("operator")
     other = api.post(
         "/templates", json={"name": "web", "from": f"oci:{registry.host}/bad/freebsd:1"}
     )
     assert (other.status_code, other.json()["code"]) == (422, "platform_incompatible")
-    artifact = api.post(
+    answer = api.post(
         "/templates", json={"name": "web", "from": f"oci:{registry.host}/bad/artifact:1"}
     )
-    assert artifact.status_code == 422, artifact.text
+    assert (answer.status_code, answer.json()["code"]) == (422, "not_an_image"), answer.text
     # An image that wants to write outside: etc leads to the host.
     sentinel = server.installation.state / "sentinel"
     sentinel.mkdir()
@@ -247,14 +252,18 @@ def test_images_that_do_not_fit(server: Server, registry: Registry):
     assert list(sentinel.iterdir()) == []
     assert [code for code, _ in failed(server)] == [
         "platform_incompatible",
-        artifact.json()["code"],
+        "not_an_image",
         "tree_refused",
     ]
     nothing_is_left(server)
 
 
 def test_a_full_pool(
-    tmp_path: Path, registry: Registry, sqlite_url: str, tiny_zfs_root: str, serve: MakeServer
+    tmp_path: Path,
+    registry: Registry,
+    sqlite_url: str,
+    tiny_zfs_pool: DatasetDriver,
+    serve: MakeServer,
 ):
     """The pool has 64 MB, the image 100 MB of what cannot be compressed."""
     entries = [images.directory("data/")]
@@ -263,7 +272,7 @@ def test_a_full_pool(
     server = serve(
         Installation(
             tmp_path / "state",
-            pool=f"zfs:{tiny_zfs_root}",
+            pool=tiny_zfs_pool.pool,
             database_url=sqlite_url,
             COPPICE_REGISTRIES_INSECURE=registry.host,
             COPPICE_PLATFORM="linux/amd64",
