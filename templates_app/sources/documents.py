@@ -164,7 +164,7 @@ def read(data: bytes) -> Index | Manifest:
         raise NotAnImage("The document claims to be an index and a manifest at once.")
     kind = document.get("mediaType")
     known = INDEXES if is_index else MANIFESTS
-    if kind is not None and kind not in known:
+    if kind is not None and (not isinstance(kind, str) or kind not in known):
         raise NotAnImage(f"The document's media type {quote(str(kind))} is not an image's.")
     if is_index:
         return Index(tuple(_descriptor(one) for one in _array(document, "manifests")))

@@ -67,6 +67,7 @@ def is_public(address: Address) -> bool:
             hidden = ipaddress.IPv4Address(int(address) & 0xFFFF_FFFF)
         if hidden is not None:
             return is_public(hidden)
-        if address.is_site_local:
+        if address.is_site_local or address.is_reserved:
+            # Reserved: all that IANA has not given out, with ::127.0.0.1 (RFC 4291, 2.5.5.1) in it.
             return False
     return address.is_global and not address.is_multicast
