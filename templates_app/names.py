@@ -202,7 +202,7 @@ def human_size(size_bytes: int) -> str:
     """Bytes in powers of 1024 with one decimal, as ``zfs list`` writes them: ``157.2M``."""
     value = float(size_bytes)
     for unit in "BKMGTP":
-        if value < 1024 or unit == "P":
+        if round(value, 1) < 1024 or unit == "P":  # 1023.96 would be written 1024.0
             return f"{size_bytes}B" if unit == "B" else f"{value:.1f}{unit}"
         value /= 1024
     raise AssertionError("unreachable")
