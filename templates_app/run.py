@@ -93,7 +93,7 @@ def run(
         _kill_group(process)
     result = Result(tuple(argv), process.returncode, _text(raw), stderr, raw)
     if result.status < 0:
-        name = signal.Signals(-result.status).name
+        name = _signal_name(-result.status)
         raise ProgramKilled(f"{program} was killed by {name}.", private=stderr[-_KEPT_STDERR:])
     if result.status != 0:
         logger.log(
@@ -178,7 +178,7 @@ def _drain(stream: object, into: list[bytes]) -> None:
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """After this nothing of the program's process group is left, whatever ended the run."""
+    """The program is over; where it was not before, nothing of its process group is left."""
     _signal_group(process)
     process.wait()
     for stream in (process.stdout, process.stderr):
@@ -187,9 +187,18 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def _signal_group(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
+    # Not poll(): it would reap a program that has ended while a child of it keeps our pipes open,
+    # and that child would live on. Until it is reaped, its number can be nobody else's.
+    if process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most of the real-time signals have no name
+        return f"signal {number}"
 
 
 def _text(data: bytes) -> str:
