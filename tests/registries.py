@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import bcrypt
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -117,6 +118,15 @@ class Registry:
 
     def push(self, repository: str, tag: str, document: Document) -> str:
         return images.push(self.host, repository, tag, document, auth=self.auth)
+
+    def delete(self, repository: str, tag: str) -> None:
+        """What the tag names is gone (distribution-spec: manifests are deleted by digest)."""
+        place = f"http://{self.host}/v2/{repository}/manifests"
+        accept = {"Accept": f"{images.OCI_MANIFEST}, {images.OCI_INDEX}"}
+        with httpx.Client(auth=self.auth, trust_env=False) as client:
+            found = client.head(f"{place}/{tag}", headers=accept).raise_for_status()
+            digest = found.headers["Docker-Content-Digest"]
+            client.delete(f"{place}/{digest}").raise_for_status()
 
     def credentials(self, place: Path, password: str = PASSWORD) -> Path:
         """A file as containers-auth.json(5) has it."""

@@ -74,14 +74,15 @@ class Installation:
 
     def spawn(self, *args: str) -> subprocess.Popen[bytes]:
         """A management command that goes on in the background (qcluster)."""
-        return subprocess.Popen(
-            [sys.executable, str(ROOT / "manage.py"), *args],
-            env=self.env,
-            cwd=ROOT,
-            stdout=(self.state / f"{args[0]}.log").open("ab"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with (self.state / f"{args[0]}.log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, str(ROOT / "manage.py"), *args],
+                env=self.env,
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def token(self, role: str) -> str:
         if role not in self.tokens:

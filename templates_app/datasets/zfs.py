@@ -199,8 +199,15 @@ class ZfsDriver:
 
     def clone(self, relative: str, name: str) -> Dataset:
         base, full = f"{self.full_name(relative)}@{BASE}", self.full_name(name)
-        expect = {Kind.EXISTS, Kind.ABSENT, Kind.OCCUPIED}
-        out = zfs("clone", "--", base, full, expect=expect)
+        expect = {Kind.EXISTS, Kind.ABSENT, Kind.OCCUPIED, Kind.NO_PLACE}
+        try:
+            out = zfs("clone", "--", base, full, expect=expect)
+        except BaseException:
+            # OpenZFS says "made, but not mounted" with the reason of the mount.
+            got = self._pool.properties(full, "origin", "mounted")
+            if got == {"origin": base, "mounted": "no"}:
+                self._give_up(name)
+            raise
         if out.kind is Kind.ABSENT:
             raise self._source_missing(relative, out)
         if out.kind is Kind.EXISTS:
@@ -208,6 +215,10 @@ class ZfsDriver:
         if out.kind is Kind.OCCUPIED:
             self._give_up(name)
             raise SandboxExists(f"Files lie where {full} would be mounted.", private=out.stderr)
+        if out.kind is Kind.NO_PLACE:
+            self._give_up(name)
+            self._pool.check()
+            raise PoolUnavailable(f"There can be no mount point for {full}.", private=out.stderr)
         try:
             got = (
                 self._pool.properties(full, "mountpoint", "mounted", "readonly")
@@ -232,6 +243,21 @@ class ZfsDriver:
         full, target = self.full_name(relative), self.full_name(to)
         if to.startswith(f"{OURS}/"):
             self._pool.private_place()
+        got = self._pool.properties(full, "mounted", "canmount")
+        if got is not None and got["mounted"] == "yes":
+            # Left to itself, the rename unmounts too; version 23 then meets its own lazy unmount
+            # and says busy, however often it is asked.
+            self._unmount(full)
+        try:
+            self._rename(relative, full, target)
+        except BaseException:
+            if got is not None and got["mounted"] == "yes":
+                self._mount(full)
+            raise
+        if got is not None and got["canmount"] == "on" and not to.startswith(f"{OURS}/"):
+            self._mount(target)
+
+    def _rename(self, relative: str, full: str, target: str) -> None:
         # Version 23 never renames while mounted clones live, so waiting long is no use then.
         clones = self.dependents(relative)
         patience = 0.5 if clones else None
@@ -246,6 +272,9 @@ class ZfsDriver:
             if clones:
                 raise in_use(full, clones)
             raise error(out, "rename", "for seconds")
+
+    def _mount(self, full: str) -> None:
+        zfs("mount", "--", full, expect={Kind.MOUNTED, Kind.OCCUPIED})
 
     def destroy(self, relative: str) -> None:
         full = self.full_name(relative)

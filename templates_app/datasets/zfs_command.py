@@ -42,6 +42,7 @@ class Kind(Enum):
     MOUNTED = "mounted already"
     UNMOUNTED = "unmounted already"
     OCCUPIED = "made, but not mounted"  # files lie where it would be mounted
+    NO_PLACE = "made, but its mount point cannot be"
     BUSY = "busy"
     CLONES = "has clones"
     CHILDREN = "has children"
@@ -62,6 +63,7 @@ _COMPLAINTS: tuple[tuple[Kind, str], ...] = (
     (Kind.CLONES, r".*has dependent clones"),
     (Kind.CHILDREN, r".*has children"),
     (Kind.OCCUPIED, r"directory is not empty|filesystem successfully created, but .*"),
+    (Kind.NO_PLACE, r"failed to create mountpoint"),
     (Kind.MOUNTED, r"filesystem already mounted"),
     (Kind.UNMOUNTED, r"not currently mounted"),
     (Kind.EXISTS, r"dataset already exists"),

@@ -145,11 +145,12 @@ def test_what_an_operator_should_see_is_a_finding(
     server: Server, zfs_root: str, registry: Registry
 ):
     operator = server.api("operator")
+    operator.post("/templates", json={"name": "web", "from": f"oci:{registry.host}/reload/x:1"})
     sh("zfs", "create", f"{zfs_root}/no-base-template")
     sh("zfs", "create", f"{zfs_root}/coppice/stranger")
     place = Path(sh("zfs", "get", "-Hp", "-o", "value", "mountpoint", zfs_root).strip())
     (place / "plain-template").mkdir()
-    operator.post("/templates", json={"name": "web", "from": f"oci:{registry.host}/reload/x:1"})
+    (place / "plain-template" / "motd").write_text("in no dataset of its own")
     found = operator.post("/templates/reload").json()["findings"]
     assert {(f["code"], f["subject"].rpartition("/")[2]) for f in found} == {
         ("snapshot_missing", "no-base-template"),
