@@ -13,7 +13,7 @@ from templates_app.checks import queue_retry
 
 class TemplatesAppConfig(AppConfig):
     name = "templates_app"
-    verbose_name = "Templates"
+    verbose_name = "Coppice"
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:

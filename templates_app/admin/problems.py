@@ -1,0 +1,36 @@
+"""Pages that say what went wrong below /admin/; everywhere else the API's documents do."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+
+from templates_app.admin.rooms import render as in_the_house
+
+
+def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return _page(request, 403, "Not for you", "Your account has no role that allows this.")
+
+
+def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
+    return _page(request, 404, "Nothing here", "There is nothing at this address.")
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Without the frame: what failed may be what the frame is made of."""
+    context = {"request_id": getattr(request, "request_id", "")}
+    return render(request, "coppice/broken.html", context, status=500)
+
+
+def _page(request: HttpRequest, status: int, title: str, detail: str) -> HttpResponse:
+    if not admin.site.has_permission(request):
+        # Who is not logged in as staff learns nothing of the rooms, not even their names.
+        context = {"title": title, "request_id": getattr(request, "request_id", "")}
+        return render(request, "coppice/broken.html", context, status=status)
+    context = {
+        "title": title,
+        "detail": detail,
+        "request_id": getattr(request, "request_id", ""),
+    }
+    return in_the_house(request, "coppice/problem.html", context, status=status).render()

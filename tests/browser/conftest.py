@@ -1,0 +1,73 @@
+"""One server with a story, one chromium: what the tests in the browser share."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.databases import default_database
+from tests.house import Story
+from tests.servers import Installation, Keys, Server
+
+PASSWORD = "a-long-enough-password"
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+class House:
+    """A server with the story, and whom it lets in."""
+
+    def __init__(self, server: Server, story: Story) -> None:
+        self.server, self.story = server, story
+        self.url = server.url
+
+
+@pytest.fixture(scope="module")
+def house(
+    tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path, django_db_blocker
+) -> Iterator[House]:
+    place = tmp_path_factory.mktemp("house")
+    database = place / "coppice.sqlite3"
+    shutil.copyfile(sqlite_template, database)
+    url = f"sqlite:///{database}"
+    story = Story()
+    with django_db_blocker.unblock(), default_database(url):
+        settings = story.tell_of_the_signed(place, Keys(place / "keys"))
+        story.tell()
+    texts = {name: str(value) for name, value in settings.items() if name != "COPPICE_STATE_DIR"}
+    installation = Installation(
+        place / "state",
+        pool=texts.pop("COPPICE_POOL"),
+        database_url=url,
+        DJANGO_SUPERUSER_PASSWORD=PASSWORD,
+        **texts,
+    )
+    installation.env["COPPICE_TRUSTED_KEYS"] = str(settings["COPPICE_TRUSTED_KEYS"])
+    installation.manage("createsuperuser", "--noinput", "--username=root", "--email=root@localhost")
+    server = Server(installation)
+    server.start()
+    yield House(server, story)
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    # Playwright's loop would make Django think that every test of this process is asynchronous.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=list(FLAGS))
+        yield chromium
+        chromium.close()
+    del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
