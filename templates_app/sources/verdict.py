@@ -175,7 +175,8 @@ def _walk(top: int, found: _Found) -> None:
         path = paths.pop(0)
         with _descend(top, path) as inside:
             if inside is not None:
-                _judge_files(inside, found)
+                if "/".join(path) not in _PLACES:  # those were looked into before
+                    _judge_files(inside, found)
                 paths += [[*path, name] for name in _names(inside)][: _MAX_WALKED - len(paths)]
 
 
