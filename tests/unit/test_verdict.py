@@ -51,7 +51,7 @@ def elf(
     header = ident + struct.pack(
         f"{order}HHI{word}{word}{word}IHHHHHH",
         *(kind, machine, 1, 0, size, sections and 2**40 if wide else sections, 0),
-        *(size, width, count, 64 if wide else 40, sections and 0xFFF0, 0),
+        *(size, width, count, 64 if wide else 40, sections and 0xFFF0, sections),
     )
     at, headers, body = size + width * len(parts), b"", b""
     for type_, data in parts:
