@@ -6,9 +6,11 @@ import logging
 from typing import Any
 
 from django.core.exceptions import PermissionDenied as DjangoDenied
+from django.core.exceptions import SuspiciousOperation
 from django.db import DatabaseError, InterfaceError
-from django.http import Http404, HttpRequest, JsonResponse
+from django.http import Http404, HttpRequest, JsonResponse, UnreadablePostError
 from rest_framework import exceptions
+from rest_framework.renderers import JSONRenderer
 from rest_framework.response import Response
 
 from templates_app import errors
@@ -51,6 +53,8 @@ def handle(exc: Exception, context: dict[str, Any]) -> Response:
         exc_info=exc if error.code == "internal_error" else None,
         extra={"detail": error.detail, "private": error.private, "status": error.status},
     )
+    # Also of an address that answers something else than JSON, such as /docs.
+    request.accepted_renderer, request.accepted_media_type = JSONRenderer(), MEDIA_TYPE
     headers = {}
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
@@ -74,6 +78,8 @@ def translate(exc: Exception) -> errors.CoppiceError:
             )
         case exceptions.ParseError():
             return errors.MalformedRequest(str(exc.detail))
+        case SuspiciousOperation() | UnreadablePostError():  # the latter: it was cut off
+            return errors.MalformedRequest("The request is malformed.")
         case exceptions.NotAuthenticated() | exceptions.AuthenticationFailed():
             return errors.NotAuthenticated(str(exc.detail))
         case exceptions.PermissionDenied() | DjangoDenied():

@@ -13,16 +13,22 @@ from rest_framework.response import Response
 from templates_app import roles as may
 from templates_app import triggers
 from templates_app.api import serializers as shapes
-from templates_app.api.views import View, problems
+from templates_app.api.errors import MEDIA_TYPE
+from templates_app.api.openapi import problems
+from templates_app.api.views import View
 from templates_app.services import common
+
+#: For who asks for another format than JSON.
+UNHEARD = {(406, MEDIA_TYPE): shapes.Problem}
 
 
 class Alive(View):
     permission_classes = [AllowAny]
     authentication_classes = ()
 
-    @extend_schema(operation_id="healthz", auth=[], responses={200: shapes.Health})
+    @extend_schema(operation_id="healthz", auth=[], responses={200: shapes.Health, **UNHEARD})
     def get(self, request: Request) -> Response:
+        """The process answers."""
         return Response({"status": "ok"})
 
 
@@ -35,9 +41,10 @@ class Ready(View):
     @extend_schema(
         operation_id="readyz",
         auth=[],
-        responses={200: shapes.Readiness, 503: shapes.Readiness},
+        responses={200: shapes.Readiness, 503: shapes.Readiness, **UNHEARD},
     )
     def get(self, request: Request) -> Response:
+        """Database, the log's triggers and the pool are usable, or which of them is not."""
         checks = {"database": "ok", "log": "ok", "pool": "ok"}
         try:
             if gone := triggers.missing(connection):

@@ -5,13 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers as s
 
 from templates_app.services.queries import DigestFacts, ImportStatus, TemplateRow
 
+#: Schemas of texts with a grammar (names.py): for readers of the document, the use case decides.
+NAME = {"type": "string", "pattern": "^[a-z0-9][a-z0-9-]{0,63}$"}
+DIGEST = {"type": "string", "pattern": "^sha256:[0-9a-f]{64}$"}
+
+
+@extend_schema_field(NAME)
+class Name(s.CharField):
+    """The name of a template or sandbox."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_length=64, trim_whitespace=False, **kwargs)
+
 
 class ImportRequest(s.Serializer[Any]):
-    name = s.CharField(max_length=64, trim_whitespace=False, help_text="[a-z0-9][a-z0-9-]{0,63}")
+    name = Name()
     # `from` is a keyword of Python: declared by get_fields below.
     force = s.BooleanField(required=False, default=False)
 
@@ -32,8 +45,8 @@ class SignatureRequest(s.Serializer[Any]):
 
 
 class SandboxRequest(s.Serializer[Any]):
-    template = s.CharField(max_length=64, trim_whitespace=False)
-    name = s.CharField(max_length=64, required=False, trim_whitespace=False)
+    template = Name()
+    name = Name(required=False)
 
 
 class Digests(s.Serializer[Any]):
@@ -218,6 +231,37 @@ class RunningImport(s.Serializer[ImportStatus]):
         return status.ended.meta.actor if status.ended else ""
 
 
+class Adopted(s.Serializer[Any]):
+    template = s.CharField()
+    dataset = s.CharField()
+    snapshot = s.CharField()
+    snapshotGuid = s.CharField()
+    sizeBytes = s.IntegerField()
+    entries = s.IntegerField()
+    treeDigest = s.CharField()
+    statement = s.CharField()
+    statementDigest = s.CharField()
+
+
+class Finding(s.Serializer[Any]):
+    code = s.CharField()
+    subject = s.CharField()
+    detail = s.CharField()
+
+
+class Reloaded(s.Serializer[Any]):
+    """The difference between pool and log, as the `reloaded` event has it."""
+
+    node = s.CharField()
+    pool = s.CharField()
+    added = Adopted(many=True)
+    changed = Adopted(many=True)
+    missing = s.ListField(child=s.CharField())
+    returned = s.ListField(child=s.CharField())
+    findings = Finding(many=True)
+    position = s.IntegerField()
+
+
 class Datasets(s.Serializer[Any]):
     datasets = s.ListField(child=s.CharField())
 
@@ -241,3 +285,18 @@ class Problem(s.Serializer[Any]):
     detail = s.CharField()
     nextStep = s.CharField(allow_blank=True)
     requestId = s.CharField()
+
+
+class LaunchRefused(Problem):
+    """What the gate's refusal adds: its whole decision, as `GET /templates/{name}/gate` has it."""
+
+    template = s.CharField(required=False)
+    generation = s.IntegerField(required=False)
+    mode = s.ChoiceField(choices=["on", "warn", "off"], required=False)
+    allowed = s.BooleanField(required=False)
+    signed = s.BooleanField(required=False)
+    keyId = s.CharField(allow_null=True, required=False)
+    keyLabel = s.CharField(allow_null=True, required=False)
+    statementDigest = s.CharField(required=False)
+    treeDigest = s.CharField(required=False)
+    checks = Check(many=True, required=False)

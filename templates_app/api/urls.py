@@ -1,9 +1,10 @@
 """The API's addresses: no trailing slash. docs/reference/api.md and the schema list them."""
 
 from django.urls import path
-from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
+from drf_spectacular.views import SpectacularAPIView
 
 from templates_app.api import health, views
+from templates_app.api.openapi import Docs
 
 urlpatterns = [
     path("templates", views.Templates.as_view()),
@@ -22,5 +23,5 @@ urlpatterns = [
     path("readyz", health.Ready.as_view()),
     path("metrics", health.Metrics.as_view()),
     path("schema", SpectacularAPIView.as_view(), name="schema"),
-    path("docs", SpectacularSwaggerView.as_view(url_name="schema"), name="docs"),
+    path("docs", Docs.as_view(url_name="schema"), name="docs"),
 ]

@@ -8,31 +8,32 @@ from typing import Any
 from django.http import HttpResponse
 from django.utils.http import parse_etags
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import OpenApiParameter, extend_schema
+from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import ValidationError
 from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
+from templates_app import models, store
 from templates_app import roles as may
-from templates_app import store
 from templates_app.api import serializers as shapes
 from templates_app.api.errors import MEDIA_TYPE
+from templates_app.api.openapi import (
+    DIGEST,
+    ETAG,
+    LOCATION,
+    MAX_PAGE,
+    MAX_POSITION,
+    NAME,
+    SANDBOX_ID,
+    problems,
+    query,
+    whole,
+)
 from templates_app.api.permissions import Needs
-from templates_app.errors import SandboxNotFound
 from templates_app.events import Meta
-from templates_app.models import Signature
 from templates_app.services import common, imports, launches, pool, queries, signing
-
-MAX_PAGE = 500
-
-
-def problems(*statuses: int) -> dict[Any, Any]:
-    """The problem documents that an operation may answer, beside those that every one may."""
-    return {
-        (status, MEDIA_TYPE): shapes.Problem for status in (400, 401, 403, 404, 406, 503, *statuses)
-    }
 
 
 def who(request: Request) -> Meta:
@@ -57,7 +58,8 @@ def _checked(shape: type[Any], data: Any) -> dict[str, Any]:
     serializer = shape(data=data)
     unknown = sorted(set(data) - set(serializer.fields))
     if unknown:
-        raise ValidationError({key: ["There is no such key."] for key in unknown})
+        # Escaped: JSON may name a key with half a surrogate pair, which no answer could carry.
+        raise ValidationError({ascii(key)[1:-1][:80]: ["There is no such key."] for key in unknown})
     serializer.is_valid(raise_exception=True)
     for key, value in data.items():
         # DRF turns numbers and "yes" into text and truth; what was sent must be what is meant.
@@ -85,17 +87,15 @@ def _number(request: Request, name: str, default: int, most: int) -> int:
     return int(text)
 
 
-def _query(name: str, kind: Any = str, help_text: str = "") -> OpenApiParameter:
-    return OpenApiParameter(name, kind, OpenApiParameter.QUERY, description=help_text)
-
-
 def _tagged(request: Request, data: Any) -> Response:
     """200 with an ETag over the very bytes, or 304 where the caller has them already."""
     etag = f'"{hashlib.sha256(JSONRenderer().render(data)).hexdigest()[:32]}"'
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
+    # Compared weakly (RFC 9110 section 13.1.2): a proxy that compresses makes the tag a weak one.
     wanted = parse_etags(request.headers.get("If-None-Match", ""))
-    if etag in wanted or "*" in wanted:
-        return Response(status=304, headers={"ETag": etag})
-    return Response(data, headers={"ETag": etag, "Cache-Control": "private, no-cache"})
+    if etag in {tag.removeprefix("W/") for tag in wanted} or "*" in wanted:
+        return Response(status=304, headers=headers)
+    return Response(data, headers=headers)
 
 
 class Templates(View):
@@ -104,10 +104,11 @@ class Templates(View):
     @extend_schema(
         operation_id="templates_list",
         parameters=[
-            _query("signed", OpenApiTypes.BOOL),
-            _query("digest", help_text="An index, manifest, config or tree digest."),
-            _query("name"),
-            _query("platform"),
+            query("signed", OpenApiTypes.BOOL),
+            query("digest", shapes.DIGEST, "An index, manifest, config or tree digest."),
+            query("name", shapes.NAME),
+            query("platform", help_text="os/arch, for example freebsd/amd64."),
+            *ETAG,
         ],
         responses={200: shapes.Template(many=True), 304: None, **problems()},
     )
@@ -122,6 +123,7 @@ class Templates(View):
 
     @extend_schema(
         operation_id="templates_import",
+        parameters=[LOCATION],
         request=shapes.ImportRequest,
         responses={201: shapes.Template, **problems(409, 415, 422, 500, 501, 502, 504, 507)},
     )
@@ -144,6 +146,7 @@ class Template(View):
 
     @extend_schema(
         operation_id="templates_show",
+        parameters=[NAME, *ETAG],
         responses={200: shapes.Template, 304: None, **problems()},
     )
     def get(self, request: Request, name: str) -> Response:
@@ -151,7 +154,10 @@ class Template(View):
 
     @extend_schema(
         operation_id="templates_destroy",
-        parameters=[_query("dryRun", OpenApiTypes.BOOL, "Only say which datasets would go.")],
+        parameters=[
+            NAME,
+            query("dryRun", OpenApiTypes.BOOL, "Only say which datasets would go."),
+        ],
         responses={200: shapes.Datasets, 204: None, **problems(409, 507)},
     )
     def delete(self, request: Request, name: str) -> Response:
@@ -178,7 +184,7 @@ class Reload(Template):
     @extend_schema(
         operation_id="templates_reload",
         request=None,
-        responses={200: OpenApiTypes.OBJECT, **problems(409, 415, 422, 507)},
+        responses={200: shapes.Reloaded, **problems(409, 415, 422, 507)},
     )
     def post(self, request: Request) -> Response:
         """Compare pool and log; answers what was added, changed, missing, returned, found."""
@@ -191,6 +197,7 @@ class Statement(View):
 
     @extend_schema(
         operation_id="templates_statement",
+        parameters=[NAME],
         responses={(200, "application/vnd.in-toto+json"): OpenApiTypes.BINARY, **problems()},
     )
     def get(self, request: Request, name: str) -> HttpResponse:
@@ -204,6 +211,7 @@ class Signatures(View):
 
     @extend_schema(
         operation_id="signatures_list",
+        parameters=[NAME],
         responses={200: shapes.Signature(many=True), **problems()},
     )
     def get(self, request: Request, name: str) -> Response:
@@ -214,20 +222,25 @@ class Signatures(View):
 
     @extend_schema(
         operation_id="signatures_add",
+        parameters=[NAME],
         request=shapes.SignatureRequest,
         responses={201: shapes.Signature, **problems(409, 415, 422)},
     )
     def post(self, request: Request, name: str) -> Response:
         wanted = _checked(shapes.SignatureRequest, request.data)
         recorded = signing.sign(name=name, signature=wanted["signature"], context=who(request))
-        row = Signature.objects.get(pk=recorded.position)
+        row = models.Signature.objects.get(pk=recorded.position)
         return Response(shapes.Signature(row).data, status=201)
 
 
 class Gate(View):
     needs = {"GET": may.VIEW}
 
-    @extend_schema(operation_id="gate", responses={200: shapes.GateDecision, **problems()})
+    @extend_schema(
+        operation_id="gate",
+        parameters=[NAME],
+        responses={200: shapes.GateDecision, **problems()},
+    )
     def get(self, request: Request, name: str) -> Response:
         """What the gate would decide now, with every check; nothing is cloned."""
         return Response(launches.gate_decision(name=name).to_json())
@@ -238,6 +251,7 @@ class TemplateEvents(View):
 
     @extend_schema(
         operation_id="templates_events",
+        parameters=[NAME],
         responses={200: shapes.Event(many=True), **problems()},
     )
     def get(self, request: Request, name: str) -> Response:
@@ -250,6 +264,7 @@ class TemplateImport(View):
 
     @extend_schema(
         operation_id="templates_import_status",
+        parameters=[NAME],
         responses={200: shapes.RunningImport, **problems()},
     )
     def get(self, request: Request, name: str) -> Response:
@@ -263,14 +278,14 @@ class Events(View):
     @extend_schema(
         operation_id="events_list",
         parameters=[
-            _query("after", OpenApiTypes.INT64, "Only events after this position."),
-            _query("limit", OpenApiTypes.INT, f"At most this many, up to {MAX_PAGE}."),
+            query("after", whole(MAX_POSITION), "Only events after this position."),
+            query("limit", whole(MAX_PAGE), "At most this many; 100 where nothing is said."),
         ],
         responses={200: shapes.Feed, **problems()},
     )
     def get(self, request: Request) -> Response:
         """The log in commit order. Positions have no gaps: what was seen stays seen."""
-        after = _number(request, "after", 0, 2**53 - 1)
+        after = _number(request, "after", 0, MAX_POSITION)
         limit = _number(request, "limit", 100, MAX_PAGE)
         page = list(store.read(after=after, limit=limit))
         last = page[-1].position if page else after
@@ -280,7 +295,11 @@ class Events(View):
 class Digest(View):
     needs = {"GET": may.VIEW}
 
-    @extend_schema(operation_id="digests_show", responses={200: shapes.Provenance, **problems()})
+    @extend_schema(
+        operation_id="digests_show",
+        parameters=[DIGEST],
+        responses={200: shapes.Provenance, **problems()},
+    )
     def get(self, request: Request, digest: str) -> Response:
         """Everything known of a digest: generations, signatures, launches, events."""
         return Response(shapes.Provenance(queries.digest_facts(digest=digest)).data)
@@ -291,7 +310,7 @@ class Sandboxes(View):
 
     @extend_schema(
         operation_id="sandboxes_list",
-        parameters=[_query("template")],
+        parameters=[query("template", shapes.NAME)],
         responses={200: shapes.Sandbox(many=True), **problems()},
     )
     def get(self, request: Request) -> Response:
@@ -300,8 +319,13 @@ class Sandboxes(View):
 
     @extend_schema(
         operation_id="sandboxes_create",
+        parameters=[LOCATION],
         request=shapes.SandboxRequest,
-        responses={201: shapes.Sandbox, **problems(409, 415, 507)},
+        responses={
+            201: shapes.Sandbox,
+            **problems(409, 415, 507),
+            (403, MEDIA_TYPE): shapes.LaunchRefused,
+        },
     )
     def post(self, request: Request) -> Response:
         """Clone a template through the gate. A refusal (403) has the decision as its body."""
@@ -310,7 +334,7 @@ class Sandboxes(View):
             template=wanted["template"], name=wanted.get("name"), context=who(request)
         )
         sandbox_id = recorded.stream.partition(":")[2]
-        row = next(one for one in queries.sandboxes() if one.id == sandbox_id)
+        row = models.Sandbox.objects.get(pk=sandbox_id)  # also if somebody was quick to destroy it
         return Response(
             shapes.Sandbox(row).data,
             status=201,
@@ -321,14 +345,19 @@ class Sandboxes(View):
 class Sandbox(View):
     needs = {"GET": may.VIEW, "DELETE": may.LAUNCH}
 
-    @extend_schema(operation_id="sandboxes_show", responses={200: shapes.Sandbox, **problems()})
+    @extend_schema(
+        operation_id="sandboxes_show",
+        parameters=[SANDBOX_ID],
+        responses={200: shapes.Sandbox, **problems()},
+    )
     def get(self, request: Request, sandbox_id: str) -> Response:
-        row = next((one for one in queries.sandboxes() if one.id == sandbox_id), None)
-        if row is None:
-            raise SandboxNotFound("There is no live sandbox of this id.")
-        return Response(shapes.Sandbox(row).data)
+        return Response(shapes.Sandbox(queries.sandbox(sandbox_id=sandbox_id)).data)
 
-    @extend_schema(operation_id="sandboxes_destroy", responses={204: None, **problems(409)})
+    @extend_schema(
+        operation_id="sandboxes_destroy",
+        parameters=[SANDBOX_ID],
+        responses={204: None, **problems(409)},
+    )
     def delete(self, request: Request, sandbox_id: str) -> Response:
         launches.destroy_sandbox(sandbox_id=sandbox_id, context=who(request))
         return Response(status=204)

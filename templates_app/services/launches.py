@@ -14,7 +14,6 @@ from templates_app.errors import (
     EventConflict,
     GateRefused,
     SandboxExists,
-    SandboxNotFound,
 )
 from templates_app.events import (
     Meta,
@@ -25,7 +24,7 @@ from templates_app.events import (
 )
 from templates_app.models import Sandbox, Signature
 from templates_app.names import TemplateName
-from templates_app.services import common, signing
+from templates_app.services import common, queries, signing
 
 
 def decide(
@@ -70,7 +69,7 @@ def create_sandbox(*, template: str, name: str | None, context: Meta) -> Recorde
     TemplateMissing, SandboxExists, and what the pool raises.
     """
     parsed = TemplateName.parse(template)
-    sandbox_id = TemplateName.parse(name).text if name else uuid.uuid4().hex[:12]
+    sandbox_id = uuid.uuid4().hex[:12] if name is None else TemplateName.parse(name).text
     state = common.state_of(parsed.text)
     generation = lifecycle.current(state)
     driver = common.driver()
@@ -161,9 +160,7 @@ def _refuse(
 
 def destroy_sandbox(*, sandbox_id: str, context: Meta) -> Recorded:
     """Destroy the clone, then say so. A repeated call finds nothing: SandboxNotFound."""
-    row = Sandbox.objects.filter(pk=sandbox_id, destroyed_at__isnull=True).first()
-    if row is None:
-        raise SandboxNotFound(f"There is no sandbox {sandbox_id[:64]!a}.")
+    row = queries.sandbox(sandbox_id=sandbox_id)
     version = store.stream_version(f"sandbox:{sandbox_id}")
     driver = common.driver()
     driver.destroy(common.relative(driver, row.dataset))

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from django.db.models import Q
 
 from templates_app import store
-from templates_app.errors import DigestNotFound, TemplateNotFound
+from templates_app.errors import DigestNotFound, SandboxNotFound, TemplateNotFound
 from templates_app.events import Imported, ImportFailed, Recorded
 from templates_app.models import Generation, Lease, Sandbox, Signature, Template
-from templates_app.names import Digest, TemplateName
+from templates_app.names import Digest, Platform, TemplateName
 from templates_app.services import signing
 
 
@@ -29,12 +29,15 @@ def templates(
     platform: str | None = None,
     signed: bool | None = None,
 ) -> list[TemplateRow]:
-    """All templates in name order, filtered. One query for rows and one for signatures."""
+    """All templates in name order, filtered. One query for rows and one for signatures.
+
+    Raises MalformedName, MalformedReference (platform), MalformedDigest.
+    """
     query = Template.objects.select_related("current").order_by("name")
     if name is not None:
-        query = query.filter(name=name)
+        query = query.filter(name=TemplateName.parse(name).text)
     if platform is not None:
-        query = query.filter(current__platform=platform)
+        query = query.filter(current__platform=str(Platform.parse(platform)))
     if digest is not None:
         text = Digest.parse(digest).text
         query = query.filter(
@@ -142,6 +145,17 @@ def import_status(*, name: str) -> ImportStatus:
 
 
 def sandboxes(*, template: str | None = None) -> list[Sandbox]:
-    """The live ones, oldest first."""
+    """The live ones, oldest first. MalformedName."""
     rows = Sandbox.objects.filter(destroyed_at__isnull=True)
-    return list(rows.filter(template_name=template) if template else rows)
+    if template is not None:
+        rows = rows.filter(template_name=TemplateName.parse(template).text)
+    return list(rows)
+
+
+def sandbox(*, sandbox_id: str) -> Sandbox:
+    """A live one. MalformedName (its id is written like one), SandboxNotFound."""
+    parsed = TemplateName.parse(sandbox_id)
+    row = Sandbox.objects.filter(pk=parsed.text, destroyed_at__isnull=True).first()
+    if row is None:
+        raise SandboxNotFound(f"There is no live sandbox {parsed}.")
+    return row
