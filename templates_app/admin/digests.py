@@ -11,13 +11,12 @@ from django.core.paginator import Paginator
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path, reverse
 
-from templates_app.admin.rooms import READING, render
+from templates_app.admin.rooms import READING, may_see, render
 from templates_app.errors import DigestNotFound, MalformedDigest
 from templates_app.names import quote
 from templates_app.services import audit
 
 ON_A_PAGE = 50
-NEEDS = ("templates_app.view_generation", "templates_app.view_event")
 
 
 def urls() -> list[URLPattern]:
@@ -53,7 +52,7 @@ def one(request: HttpRequest, digest: str) -> HttpResponse:
 
 
 def _look(request: HttpRequest) -> None:
-    if request.method not in READING or not request.user.has_perms(NEEDS):
+    if request.method not in READING or not may_see(request):
         raise PermissionDenied
 
 

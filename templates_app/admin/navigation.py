@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.http import HttpRequest
 from django.urls import reverse
 
-#: Title, icon, address, permission.
+from templates_app.admin.rooms import may_see
+
 _LOG = (
-    ("Templates", "inventory_2", "admin:templates_app_template_changelist", "view_template"),
-    ("Events", "receipt_long", "admin:templates_app_event_changelist", "view_event"),
-    ("Digests", "fingerprint", "admin:digests", "view_generation"),
-    ("Generations", "layers", "admin:templates_app_generation_changelist", "view_generation"),
-    ("Signatures", "verified", "admin:templates_app_signature_changelist", "view_signature"),
-    ("Sandboxes", "rocket_launch", "admin:templates_app_sandbox_changelist", "view_sandbox"),
-    ("Running imports", "downloading", "admin:templates_app_lease_changelist", "view_lease"),
+    ("Templates", "inventory_2", "admin:templates_app_template_changelist"),
+    ("Events", "receipt_long", "admin:templates_app_event_changelist"),
+    ("Digests", "fingerprint", "admin:digests"),
+    ("Generations", "layers", "admin:templates_app_generation_changelist"),
+    ("Signatures", "verified", "admin:templates_app_signature_changelist"),
+    ("Sandboxes", "rocket_launch", "admin:templates_app_sandbox_changelist"),
+    ("Running imports", "downloading", "admin:templates_app_lease_changelist"),
 )
 _ACCOUNTS = (
     ("Users", "person", "admin:auth_user_changelist", "auth.view_user"),
@@ -25,21 +27,17 @@ _ACCOUNTS = (
 
 
 def rooms(request: HttpRequest) -> list[dict[str, Any]]:
-    overview = {"title": "Overview", "icon": "home", "link": reverse("admin:index")}
-    log = _items(request, _LOG, "templates_app.")
+    log = _LOG if may_see(request) else ()
+    accounts = [one[:3] for one in _ACCOUNTS if request.user.has_perm(one[3])]
     groups: list[dict[str, Any]] = [
-        {"title": "", "items": [overview]},
-        {"title": "What happened", "separator": True, "items": log},
-        {"title": "Accounts", "separator": True, "items": _items(request, _ACCOUNTS, "")},
+        {"title": "", "items": _items([("Overview", "home", "admin:index")])},
+        {"title": "What happened", "separator": True, "items": _items(log)},
+        {"title": "Accounts", "separator": True, "items": _items(accounts)},
     ]
     return [group for group in groups if group["items"]]
 
 
-def _items(
-    request: HttpRequest, known: tuple[tuple[str, str, str, str], ...], prefix: str
-) -> list[dict[str, Any]]:
+def _items(rooms: Iterable[tuple[str, str, str]]) -> list[dict[str, str]]:
     return [
-        {"title": title, "icon": icon, "link": reverse(address)}
-        for title, icon, address, permission in known
-        if request.user.has_perm(f"{prefix}{permission}")
+        {"title": title, "icon": icon, "link": reverse(address)} for title, icon, address in rooms
     ]

@@ -17,6 +17,8 @@ from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
+from templates_app import roles
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: How many characters of a digest are shown where it stands in a table; its title has them all.
@@ -34,6 +36,12 @@ class Room(ModelAdmin):  # type: ignore[misc] # unfold has no types
     list_disable_select_all = True
     page_template = ""  # of one row
     list_title = ""
+
+    def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return may_see(request)
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return may_see(request)
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -86,6 +94,11 @@ class Room(ModelAdmin):  # type: ignore[misc] # unfold has no types
 
     def absent(self, request: HttpRequest, key: str) -> HttpResponse:
         raise Http404
+
+
+def may_see(request: HttpRequest) -> bool:
+    """One key to all rooms: each tells something of the others' tables."""
+    return request.user.has_perms(roles.SEE)
 
 
 def render(
