@@ -44,6 +44,7 @@ def elf(
     """An ELF file (gABI): header, program headers, then the segments' bytes."""
     parts = [(3, loader + b"\0")] if loader else []
     parts += [(4, notes)] if notes else []
+    parts += [(2, bytes(16))] if sections else []  # makes readers look for the table's strings
     size, width = (64, 56) if wide else (52, 32)
     count = len(parts) if segments is None else segments
     ident = b"\x7fELF" + bytes([2 if wide else 1, 1 if order == "<" else 2, 1, osabi]) + bytes(8)
