@@ -1,3 +1,9 @@
 """Fixtures for all tests."""
 
-pytest_plugins = ["tests.databases", "tests.pools", "tests.registries", "tests.servers"]
+pytest_plugins = [
+    "tests.real_programs",
+    "tests.databases",
+    "tests.pools",
+    "tests.registries",
+    "tests.servers",
+]
