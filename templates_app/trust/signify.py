@@ -42,6 +42,20 @@ ROUNDS = 42  # of bcrypt_pbkdf: what signify uses
 MAX_ROUNDS = 1000  # about ten seconds: a damaged key must not keep its owner waiting for years
 _BCRYPT = b"BK"
 _PUBLIC_SIZE, _SIGNATURE_SIZE, _SECRET_SIZE = 42, 74, 104  # bytes of the three structures
+# The seven encodings of points of small order, sign bit aside (the list of libsodium): by such a
+# "key" anybody can make a signature that verifies.
+_SMALL_ORDER = frozenset(
+    bytes.fromhex(point)
+    for point in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+        "ed" + "ff" * 30 + "7f",
+        "ee" + "ff" * 30 + "7f",
+    )
+)
 _PUB_FILE = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._@+-]{0,63})\.pub")
 
 
@@ -85,6 +99,8 @@ class PublicKey:
     def parse(cls, text: str | bytes) -> Self:
         """Read a ``.pub`` file. KeyMalformed."""
         comment, body = _parse_key(text, _PUBLIC_SIZE)
+        if body[10:-1] + bytes([body[-1] & 0x7F]) in _SMALL_ORDER:
+            raise KeyMalformed("This is no key of anybody: its point on the curve has small order.")
         return cls(body[2:10], body[10:], comment)
 
     @property
