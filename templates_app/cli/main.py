@@ -84,7 +84,8 @@ def report(out: Output, failure: Failure) -> None:
     said = [pick(check, "nextStep") for check in many(document, "checks")]
     if failure.next_step and failure.next_step not in said:
         out.say(f"next:  {failure.next_step}")
-    if failure.status >= 500 and (request := pick(document, "requestId")):
+    # 501 says all there is: the scheme has no code yet.
+    if failure.status >= 500 and failure.status != 501 and (request := pick(document, "requestId")):
         out.say(f"The server's log has more under request {shown(request)}.")
 
 
