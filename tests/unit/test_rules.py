@@ -52,7 +52,7 @@ def test_settings_are_read_in_one_place():
     readers = [
         path.relative_to(ROOT)
         for path in [*MODULES, *(ROOT / "coppice_site").glob("*.py")]
-        if re.search(r"environ(\[|\.get\()", path.read_text())
+        if re.search(r"\bos\.environ(\[|\.get\()|\bgetenv\b", path.read_text())
     ]
     client = {Path("templates_app/cli/client.py"), Path("templates_app/cli/main.py")}
     allowed = {
