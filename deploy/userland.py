@@ -58,11 +58,13 @@ def small(platform: str = "linux/amd64") -> Document:
 
 def large(platform: str = "linux/amd64") -> Document:
     """More than 5,000 files in three layers; the third changes and hides what the others have."""
+    return images.image(large_layers(), platform=platform)
+
+
+def large_layers() -> list[Layer]:
     base = _cached_layer("base", SMALL.split(), _base)
     more = _cached_layer("more", MORE.split(), _more)
-    return images.image(
-        [base, more, images.layer([*local_files(), *second_thoughts()])], platform=platform
-    )
+    return [base, more, images.layer([*local_files(), *second_thoughts()])]
 
 
 def local_files() -> list[Entry]:
@@ -79,8 +81,8 @@ def local_files() -> list[Entry]:
         images.directory("srv/app/dev"),
         images.file("srv/app/dev/settings", "mode = development\n"),
         images.file("srv/app/one-of-three", "one inode, three names\n", uid=1000, gid=1000),
-        images.hardlink("srv/app/two-of-three", "srv/app/one-of-three"),
-        images.hardlink("srv/app/three-of-three", "srv/app/one-of-three"),
+        images.hardlink("srv/app/two-of-three", "srv/app/one-of-three", uid=1000, gid=1000),
+        images.hardlink("srv/app/three-of-three", "srv/app/one-of-three", uid=1000, gid=1000),
         images.fifo("srv/app/pipe", 0o600, uid=1000, gid=1000),
     ]
 
