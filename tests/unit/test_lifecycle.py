@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from templates_app import lifecycle
 from templates_app.errors import TemplateExists, TemplateMissing, TemplateNotFound
@@ -137,3 +140,111 @@ def test_an_import_ends_missing():
 def test_what_is_not_there_is_not_found():
     with pytest.raises(TemplateNotFound):
         lifecycle.current(state(imported(), destroyed()))
+
+
+class Life(RuleBasedStateMachine):
+    """Any order of what may happen to a name, against the simplest account of it that there is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = lifecycle.TemplateState(name="web")
+        self.log: list[DomainEvent] = []
+        self.given_out: list[int] = []  # numbers of imports, in order
+        self.alive: set[int] = set()
+        self.current: int | None = None
+        self.gone = False  # from the pool, as the last reload saw it
+
+    def happen(self, event: DomainEvent) -> None:
+        self.state = lifecycle.evolve(self.state, event)
+        self.log.append(event)
+
+    @rule(force=st.booleans())
+    def an_import(self, force: bool) -> None:
+        if self.current is not None and not force:
+            with pytest.raises(TemplateExists):
+                lifecycle.next_generation(self.state, force=False)
+            return
+        number = lifecycle.next_generation(self.state, force=force)
+        moved = "zroot/jails/coppice/web-g0-aside" if 0 in self.alive else None
+        self.happen(imported(number, moved_aside=moved))
+        self.given_out.append(number)
+        self.alive.add(number)
+        self.current, self.gone = number, False
+
+    @precondition(lambda self: self.current is None)
+    @rule(guid=st.sampled_from("123"))
+    def a_hand_made_one_is_found(self, guid: str) -> None:
+        self.happen(reloaded(added=(adopted(guid),)))
+        self.alive, self.current, self.gone = {0}, 0, False
+
+    @precondition(lambda self: self.current == 0)
+    @rule(guid=st.sampled_from("456"))
+    def the_hand_made_one_is_made_anew(self, guid: str) -> None:
+        self.happen(reloaded(changed=(adopted(guid),)))
+        self.gone = False
+        assert lifecycle.current(self.state).snapshot_guid == guid
+
+    @precondition(lambda self: self.current is not None)
+    @rule()
+    def its_dataset_vanishes(self) -> None:
+        self.happen(reloaded(missing=("web",)))
+        self.gone = True
+
+    @precondition(lambda self: self.gone)
+    @rule()
+    def it_returns(self) -> None:
+        self.happen(reloaded(returned=("web",)))
+        self.gone = False
+
+    @precondition(lambda self: self.current is not None)
+    @rule()
+    def it_is_destroyed(self) -> None:
+        self.happen(destroyed())
+        self.alive, self.current, self.gone = set(), None, False
+
+    @rule()
+    def something_happens_to_another(self) -> None:
+        for event in (
+            imported(99, name="db"),
+            dataclasses.replace(destroyed(), template="db"),
+            reloaded(missing=("db",)),
+        ):
+            self.happen(event)
+
+    @invariant()
+    def a_number_is_given_out_once_and_they_only_grow(self) -> None:
+        assert self.given_out == sorted(set(self.given_out))
+        assert self.state.highest == max(self.given_out, default=0)
+
+    @invariant()
+    def it_is_what_its_events_say(self) -> None:
+        assert set(self.state.generations) == self.alive
+        assert self.state.exists is (self.current is not None)
+        assert self.state == state(*self.log)
+        if self.current is None:
+            for rule_ in (lifecycle.current, lifecycle.launchable):
+                with pytest.raises(TemplateNotFound):
+                    rule_(self.state)
+            return
+        assert lifecycle.current(self.state).number == self.current
+        assert self.state.generations[self.current] is self.state.current
+        if self.gone:
+            with pytest.raises(TemplateMissing):
+                lifecycle.launchable(self.state)
+        else:
+            assert lifecycle.launchable(self.state).number == self.current
+
+    @invariant()
+    def a_hand_made_one_that_was_moved_is_known_where_it_is_now(self) -> None:
+        if 0 in self.alive and self.current != 0:
+            assert self.state.generations[0].origin == "zroot/jails/coppice/web-g0-aside@base"
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+def test_what_is_destroyed_and_made_by_hand_and_imported_again_goes_on_counting():
+    again = state(imported(1), imported(2), destroyed(), reloaded(added=(adopted(),)))
+    assert again.current is not None and again.current.number == 0
+    assert lifecycle.next_generation(again, force=True) == 3
