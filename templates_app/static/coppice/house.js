@@ -2,12 +2,38 @@
 htmx.config.includeIndicatorStyles = false;
 htmx.config.allowEval = false;
 
-// What the theme leaves without a name gets one, for those who hear the page.
+// The theme leaves some things without a name, or out of the keyboard's reach.
+const NAMES = {
+  dock_to_right: "Show or hide the list of rooms",
+  forest: "Overview",
+  search: "Search",
+  cancel: "Remove from sorting",
+  arrow_back: "Back",
+  add: "Add",
+};
+
 document.addEventListener("DOMContentLoaded", () => {
-  const search = document.getElementById("searchbar");
-  if (search && !search.hasAttribute("aria-label")) {
-    search.setAttribute("aria-label", search.placeholder || "Search");
+  const box = document.getElementById("searchbar");
+  if (box) box.setAttribute("aria-label", box.placeholder || "Search");
+
+  for (const icon of document.querySelectorAll(".material-symbols-outlined")) {
+    icon.setAttribute("aria-hidden", "true"); // its text is the icon's name, not a word
+    const around = icon.closest("a, button, [x-on\\:click]");
+    if (around && !around.getAttribute("aria-label") && !around.title) {
+      const words = around.textContent.replace(icon.textContent, "").trim();
+      const name = NAMES[icon.textContent.trim()];
+      if (!words && name) around.setAttribute("aria-label", name);
+    }
   }
-  const send = document.getElementById("searchbar-submit");
-  if (send) send.setAttribute("aria-label", "Search");
+
+  for (const one of document.querySelectorAll("a:not([href])[x-on\\:click], span[x-on\\:click]")) {
+    one.setAttribute("role", "button");
+    one.tabIndex = 0;
+    one.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" || event.key === " ") {
+        event.preventDefault();
+        one.click();
+      }
+    });
+  }
 });
