@@ -1,0 +1,85 @@
+"""`manage.py reimport`: what it does without a registry. tests/e2e/test_queue.py has the rest."""
+
+import json
+
+import pytest
+from django_q.models import OrmQ
+
+from templates_app import store
+from tests.house import imported, meta
+
+REFUSED = "oci:localhost:1/x/y:1"  # not among the allowed hosts, so nobody is asked
+
+
+@pytest.fixture
+def stocked(shop):
+    """One template from an image, and one made by hand."""
+    store.append(imported("web", reference=REFUSED), meta=meta())
+    shop.hand_make("house")
+    assert shop.run("reload_templates").status == 0
+    return shop
+
+
+def test_it_goes_on_after_a_failure_and_says_each_outcome(stocked):
+    size = store.size()
+    done = stocked.run("reimport", "--all", "--json")
+    assert done.status == 1
+    summary = json.loads(done.out)
+    assert [(one["name"], one["action"], one["code"]) for one in summary["templates"]] == [
+        ("house", "hand-made", None),
+        ("web", "failed", "registry_not_allowed"),
+    ]
+    assert "1 of 2 failed." in done.err
+    assert store.size() == size
+
+
+def test_the_table_names_outcome_digest_and_remark(stocked):
+    done = stocked.run("reimport", "house", "web")
+    assert done.status == 1
+    assert "hand-made" in done.out and "registry_not_allowed" in done.out
+    assert "house: hand-made" in done.err  # progress, where there is no terminal
+
+
+def test_a_dry_run_changes_nothing(stocked):
+    before = store.size()
+    done = stocked.run("reimport", "--all", "--dry-run", "--queue", "--json")
+    assert [one["action"] for one in json.loads(done.out)["templates"]] == ["hand-made", "failed"]
+    assert store.size() == before and not OrmQ.objects.exists()
+
+
+def test_queue_hands_each_template_to_the_workers(stocked):
+    done = stocked.run("reimport", "--all", "--queue", "--json")
+    assert done.status == 0
+    summary = json.loads(done.out)
+    assert [one["action"] for one in summary["templates"]] == ["queued", "queued"]
+    tasks = [row.task for row in OrmQ.objects.all()]
+    assert sorted(task["args"][0] for task in tasks) == ["house", "web"]
+    assert {task["args"][1] for task in tasks} == {summary["job"]}
+    assert summary["job"] in done.err
+
+
+def test_one_unknown_name_stops_all(stocked):
+    done = stocked.run("reimport", "web", "nobody", "--queue")
+    assert done.status == 1 and "template_not_found" in done.err
+    assert not OrmQ.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        ([], 2),
+        (["web", "--all"], 2),
+        (["--all", "--jobs", "0"], 2),
+        (["--all", "--jobs", "17"], 2),
+        (["WEB"], 2),
+        (["--all", "--jobs", "x"], 1),
+    ],
+)
+def test_bad_usage(stocked, words, status):
+    done = stocked.run("reimport", *words)
+    assert (done.status, done.out) == (status, "")
+
+
+def test_nothing_to_do_is_no_failure(shop):
+    done = shop.run("reimport", "--all", "--json")
+    assert done.status == 0 and json.loads(done.out)["templates"] == []
