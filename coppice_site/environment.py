@@ -235,7 +235,8 @@ VARIABLES = (
         "COPPICE_PRODUCTION",
         "off",
         switch,
-        "Production: DJANGO_SECRET_KEY is required, cookies only over HTTPS.",
+        "Production: DJANGO_SECRET_KEY is required, cookies go over HTTPS only, and browsers are"
+        " sent there for the auditors' pages.",
     ),
     Variable(
         "DATABASE_URL",

@@ -187,6 +187,13 @@ SESSION_COOKIE_SAMESITE = "Strict"
 SECURE_CONTENT_TYPE_NOSNIFF = True
 SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
+# In production people's browsers are sent to HTTPS and remember it for 30 days. Programs are not
+# redirected: a token sent in the clear has been sent, and who watches on this host speaks HTTP.
+SECURE_SSL_REDIRECT = COPPICE_PRODUCTION
+SECURE_REDIRECT_EXEMPT = [r"^(?!admin/)"]
+SECURE_HSTS_SECONDS = 30 * 24 * 3600 if COPPICE_PRODUCTION else 0
+# Other names below this host's, and the preload lists of browsers, are not ours to decide about.
+SILENCED_SYSTEM_CHECKS = ["security.W005", "security.W021"]
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["templates_app.api.permissions.Token"],

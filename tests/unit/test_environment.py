@@ -66,6 +66,66 @@ def test_an_odd_value_stops_the_start_and_names_the_variable(name, text):
         environment.read({name: text})
 
 
+@pytest.mark.parametrize(
+    ("reader", "good", "odd"),
+    [
+        (environment.switch, {"yes": True, "OFF": False}, ["", "2", "yes ", "on\n", "oui"]),
+        (environment.whole(1, 9), {"1": 1, "9": 9, "01": 1}, ["0", "10", "-1", "1.0", "", "１"]),
+        (environment.one_of("a", "b"), {"a": "a"}, ["A", "", "ab", "a "]),
+        (
+            environment.absolute_path,
+            {"": None, "/a/../b/": Path("/b")},
+            ["a", "./a", "~/a", "/a\0b"],
+        ),
+        (
+            environment.pool,
+            {"zfs:zroot/jails": "zfs:zroot/jails", "dir:/a/./b": "dir:/a/b"},
+            ["", "zfs:", "zfs:/a", "zfs:a//b", "zfs:a/", "zfs:a@b", "dir:", "dir:a", "ZFS:a", "a"],
+        ),
+        (
+            environment.hosts,
+            {"": (), "A.b:5000, [::1] ,": ("a.b:5000", "[::1]")},
+            ["a/b", "http://a", "a b", "*", "user@a"],
+        ),
+        (
+            environment.nameserver,
+            {"": "", "10.78.0.1": "10.78.0.1", "fe80::1": "fe80::1"},
+            ["a", "one.one.one.one", "1.1.1.1 ", "1.1.1.1\n", "1"],
+        ),
+        (environment.node, {"jail-1.example": "jail-1.example"}, ["-a", "a b", "a" * 64, "ü"]),
+        (
+            environment.platform,
+            {"linux/arm64/v8": Platform("linux", "arm64", "v8")},
+            ["linux", "linux/", "/amd64", "Linux/amd64", "a/b/c/d"],
+        ),
+    ],
+)
+def test_each_reader_takes_what_it_says_and_nothing_else(reader, good: dict, odd: list[str]):
+    assert {text: reader(text) for text in good} == good
+    for text in odd:
+        with pytest.raises(environment.Odd) as refused:
+            reader(text)
+        assert str(refused.value).startswith("must be ")
+
+
+def test_every_variable_of_the_server_refuses_something_or_takes_anything():
+    """A reader that was forgotten would take all; those three may."""
+    takes_all = {
+        variable.name
+        for variable in environment.VARIABLES
+        if variable.of == "server" and _takes(variable, "\x01 odd\n")
+    }
+    assert takes_all == {"DATABASE_URL", "DJANGO_SECRET_KEY"}
+
+
+def _takes(variable: environment.Variable, text: str) -> bool:
+    try:
+        variable.reader(text)
+    except environment.Odd:
+        return False
+    return True
+
+
 def test_the_defaults_are_all_well_formed():
     values = environment.read({})
     assert values["COPPICE_DNS_NAMESERVER"] == "10.78.0.1"
@@ -76,6 +136,72 @@ def test_the_defaults_are_all_well_formed():
 def test_another_platform_than_the_hosts_can_be_chosen():
     chosen = environment.read({"COPPICE_PLATFORM": "freebsd/amd64"})["COPPICE_PLATFORM"]
     assert chosen == Platform("freebsd", "amd64")
+
+
+def start(tmp_path: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """The real manage.py, with these settings and no other."""
+    return subprocess.run(
+        [sys.executable, "manage.py", *(words or ("check",))],
+        cwd=ROOT,
+        env={"PATH": "/usr/bin:/bin", "COPPICE_STATE_DIR": str(tmp_path / "state"), **env},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("env", "sentence"),
+    [
+        (
+            {"COPPICE_REQUIRE_SIGNED_TEMPLATE": "1"},
+            "COPPICE_REQUIRE_SIGNED_TEMPLATE is not a variable of Coppice.",
+        ),
+        (
+            {"COPPICE_REQUIRE_SIGNED_TEMPLATES": "enabled"},
+            "COPPICE_REQUIRE_SIGNED_TEMPLATES is 'enabled', but must be one of 1, true, yes, on, 0,"
+            " false, no, off, warn.",
+        ),
+        ({"COPPICE_POOL": "zroot/jails"}, "COPPICE_POOL is 'zroot/jails', but must be zfs:DATASET"),
+        ({"COPPICE_PRODUCTION": "on"}, "DJANGO_SECRET_KEY must be set where COPPICE_PRODUCTION"),
+        ({"DATABASE_URL": "mysql://a@b/c"}, "DATABASE_URL must begin with postgres:// or sqlite"),
+    ],
+)
+def test_a_wrong_setting_stops_the_start_with_a_sentence(tmp_path, env: dict, sentence: str):
+    done = start(tmp_path, **env)
+    assert done.returncode != 0
+    assert sentence in done.stderr.splitlines()[-1]
+
+
+def test_the_start_does_not_fall_back_from_zfs_to_directories(tmp_path):
+    code = (
+        "from templates_app.services.common import driver; print(driver().kind); driver().check()"
+    )
+    done = start(tmp_path, "shell", "--no-imports", "-c", code, COPPICE_POOL="zfs:no-such-pool/x")
+    assert done.returncode != 0 and done.stdout == "zfs\n"
+    assert "PoolUnavailable" in done.stderr.splitlines()[-1] or "ProgramMissing" in done.stderr
+    assert not (tmp_path / "state" / "pool").exists()
+
+
+def test_the_secret_key_is_made_once_and_kept_to_its_owner(tmp_path):
+    show = "from django.conf import settings; print(settings.SECRET_KEY)"
+    keys = {start(tmp_path, "shell", "--no-imports", "-c", show).stdout for _ in range(2)}
+    (key,) = keys
+    assert len(key.strip()) > 50
+    assert (tmp_path / "state" / "secret-key").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+
+
+def test_production_passes_djangos_deployment_checks(tmp_path):
+    done = start(
+        tmp_path,
+        "check",
+        "--deploy",
+        "--fail-level",
+        "WARNING",
+        COPPICE_PRODUCTION="on",
+        DJANGO_SECRET_KEY="0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_secret_is_not_quoted_in_an_error(monkeypatch, tmp_path):
