@@ -195,6 +195,7 @@ class Sandbox(models.Model):
     class Meta:
         ordering = ["created_at", "id"]
         default_permissions = ("view",)
+        verbose_name_plural = "sandboxes"
 
     def __str__(self) -> str:
         return self.id
@@ -223,6 +224,7 @@ class Lease(models.Model):
 
     class Meta:
         default_permissions = ("view",)
+        verbose_name = "running import"
 
     def __str__(self) -> str:
         return f"{self.template_name} ({self.import_id})"

@@ -109,7 +109,7 @@ class EventRoom(Room):
     ordering = ("-position",)
     sortable_by = ()
     search_fields = ("position",)
-    search_help_text = "Position, name, digest, request id, actor, or a day (2026-01-31)"
+    search_help_text = "Position, name, digest, actor, request, or 2026-01-31"
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str

@@ -44,7 +44,7 @@ class GenerationRoom(Room):
     list_title = "Generations"
     page_template = "coppice/generation.html"
     list_display = (
-        "number", "name", "state", "manifest", "tree", "image", "size", "imported", "by",
+        "number", "name", "state", "manifest", "tree", "image", "imported", "by",
     )  # fmt: skip
     list_filter = (IsCurrent, IsDestroyed)
     ordering = ("-position",)
@@ -91,10 +91,6 @@ class GenerationRoom(Room):
     @cell("reference")
     def image(self, row: Generation) -> SafeString | str:
         return long_text(row.reference or "made by hand")
-
-    @cell("size", ordering="size_bytes")
-    def size(self, row: Generation) -> str:
-        return human_size(row.size_bytes)
 
     @cell("imported", ordering="position")
     def imported(self, row: Generation) -> str:

@@ -415,6 +415,13 @@ def test_a_list_asks_as_few_questions_for_many_rows_as_for_few(told: Story):
     assert many == few == PINNED
 
 
+def test_a_list_says_how_many_only_where_something_narrowed_it(told: Story):
+    client = auditor()
+    assert "results (" not in text(client.get(f"{TABLE}/sandbox/"))
+    assert "2 sandboxes" in text(client.get(f"{TABLE}/sandbox/"))
+    assert "1 result ( Show all )" in text(client.get(f"{TABLE}/sandbox/?live=yes"))
+
+
 def test_a_long_log_is_counted_without_being_walked(told: Story, monkeypatch):
     client = auditor()
     assert client.get(f"{TABLE}/event/").context_data["cl"].result_count == store.size()
