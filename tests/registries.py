@@ -259,9 +259,9 @@ def _handler(proxy: FaultProxy) -> type[http.server.BaseHTTPRequestHandler]:
         def _ask(self) -> tuple[int, dict[str, str], bytes]:
             host, _, port = proxy.upstream.partition(":")
             connection = http.client.HTTPConnection(host, int(port), timeout=60)
-            accept = {
-                name: self.headers[name] for name in ("Accept", "Range") if self.headers[name]
-            }
+            # skopeo says each media type that it takes in a line of its own.
+            said = {name: self.headers.get_all(name) for name in ("Accept", "Range")}
+            accept = {name: ", ".join(lines) for name, lines in said.items() if lines}
             try:
                 # GET for HEAD too: the length that we announce is that of the body.
                 connection.request("GET", self.path, headers=accept)
