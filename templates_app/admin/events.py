@@ -9,7 +9,7 @@ import uuid
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.admin import ModelAdmin, SimpleListFilter
+from django.contrib.admin import ModelAdmin
 from django.core.paginator import Paginator
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
@@ -18,6 +18,7 @@ from django.utils.functional import cached_property
 from django.utils.safestring import SafeString
 
 from templates_app import store
+from templates_app.admin.questions import Choice
 from templates_app.admin.rooms import Room, cell, long_text, moment, template_link, word
 from templates_app.errors import MalformedDigest
 from templates_app.events import EVENTS
@@ -48,8 +49,8 @@ class LogPaginator(Paginator):  # type: ignore[type-arg] # Django's takes none a
         return int(query.order_by()[:COUNTED].count())
 
 
-class OfType(SimpleListFilter):
-    title = "type"
+class OfType(Choice):
+    title = "Type"
     parameter_name = "type"
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
@@ -65,8 +66,8 @@ class OfType(SimpleListFilter):
         return queryset.filter(type=self.value())
 
 
-class FromSource(SimpleListFilter):
-    title = f"source (newest {audit.WINDOW:,} events)"
+class FromSource(Choice):
+    title = f"Source (newest {audit.WINDOW:,} events)"
     parameter_name = "source"
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
@@ -77,10 +78,10 @@ class FromSource(SimpleListFilter):
         return queryset.filter(audit.said("source", value)) if value else queryset
 
 
-class When(SimpleListFilter):
+class When(Choice):
     """Instead of date_hierarchy, which asks the whole table for its dates at each page."""
 
-    title = "when"
+    title = "When"
     parameter_name = "when"
     spans = {
         "hour": ("Past hour", datetime.timedelta(hours=1)),

@@ -28,13 +28,13 @@ STATES = {"current": "success", "earlier": "info", "destroyed": "warning"}
 
 
 class IsCurrent(Question):
-    title = "current?"
+    title = "Is it current?"
     parameter_name = "current"
     yes = Q(is_current=True)
 
 
 class IsDestroyed(Question):
-    title = "destroyed?"
+    title = "Is it destroyed?"
     parameter_name = "destroyed"
     yes = Q(destroyed_position__isnull=False)
 

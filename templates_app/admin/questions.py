@@ -1,4 +1,4 @@
-"""Filters of the lists, asked as questions that are answered yes or no."""
+"""Filters of the lists; most are questions that are answered yes or no."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 
 
-class Question(SimpleListFilter):
+class Choice(SimpleListFilter):
+    """A filter whose title is shown as it is, not as "By …"."""
+
+    template = "coppice/question.html"
+    horizontal = False
+
+
+class Question(Choice):
     """Rows for which ``yes`` holds, or those for which it does not."""
 
     yes: Q = Q()
-    horizontal = True  # unfold: side by side
+    horizontal = True
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:
         return [("yes", "Yes"), ("no", "No")]

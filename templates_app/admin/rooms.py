@@ -44,6 +44,7 @@ class Room(ModelAdmin):  # type: ignore[misc] # unfold has no types
     show_full_result_count = False
     list_fullwidth = True
     list_disable_select_all = True
+    show_facets = admin.ShowFacets.NEVER  # they would count the whole table for each choice
     page_template = ""  # of one row
     list_title = ""
 

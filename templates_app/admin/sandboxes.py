@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin
-from django.contrib.admin import ModelAdmin, SimpleListFilter
+from django.contrib.admin import ModelAdmin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
-from templates_app.admin.questions import Question
+from templates_app.admin.questions import Choice, Question
 from templates_app.admin.rooms import Room, cell, long_text, moment, template_link, word
 from templates_app.models import Event, Generation, Mention, Sandbox
 from templates_app.services import audit
@@ -20,19 +20,19 @@ SIGNED = {"signed": "success", "unsigned": "warning"}
 
 
 class IsLive(Question):
-    title = "live?"
+    title = "Is it live?"
     parameter_name = "live"
     yes = Q(destroyed_at__isnull=True)
 
 
 class WasSigned(Question):
-    title = "launched signed?"
+    title = "Was it launched signed?"
     parameter_name = "signed"
     yes = Q(signed=True)
 
 
-class UnderGate(SimpleListFilter):
-    title = "the gate was"
+class UnderGate(Choice):
+    title = "The gate was"
     parameter_name = "gate"
 
     def lookups(self, request: HttpRequest, model_admin: ModelAdmin[Any]) -> list[tuple[str, str]]:

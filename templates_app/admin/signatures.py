@@ -27,7 +27,7 @@ TRUST = {"trusted": "success", "not trusted": "danger"}
 
 
 class IsTrusted(Question):
-    title = "its key is trusted now?"
+    title = "Is its key trusted now?"
     parameter_name = "trusted"
     yes = Q(trusted=True)
 

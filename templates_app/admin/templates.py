@@ -25,13 +25,13 @@ LIVE = 100
 
 
 class IsSigned(Question):
-    title = "a trusted key signed it?"
+    title = "Has a trusted key signed it?"
     parameter_name = "signed"
     yes = Q(signed=True)
 
 
 class IsBlocked(Question):
-    title = "a launch is refused?"
+    title = "Would a launch be refused?"
     parameter_name = "blocked"
 
     @property
@@ -40,25 +40,25 @@ class IsBlocked(Question):
 
 
 class IsMissing(Question):
-    title = "its dataset is missing?"
+    title = "Is its dataset missing?"
     parameter_name = "missing"
     yes = Q(missing=True)
 
 
 class IsAdopted(Question):
-    title = "made by hand?"
+    title = "Was it made by hand?"
     parameter_name = "adopted"
     yes = Q(current__adopted=True)
 
 
 class IsFloating(Question):
-    title = "from a tag that may move?"
+    title = "Is it from a tag that may move?"
     parameter_name = "floating"
     yes = Q(current__floating=True)
 
 
 class HasFindings(Question):
-    title = "with findings?"
+    title = "Has it findings?"
     parameter_name = "findings"
     yes = ~Q(current__findings=[])
 
