@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
 from collections.abc import Callable
@@ -38,7 +39,8 @@ from tests import oracle
 from tests.pools import sh
 from tests.registries import FaultProxy, Registry
 
-ID = "0123abcd"
+#: Several workers' imports are told apart by it, so each has its own.
+ID = f"{os.getpid():08x}"
 LINUX, FREEBSD = Platform("linux", "amd64"), Platform("freebsd", "amd64")
 
 
@@ -500,6 +502,22 @@ class TestFilling:
             assert bool(asked) is (place.name == "first")
         assert (tmp_path / "second/etc/motd").read_text() == "cached"
         assert len(images_kept(context)) == 1
+
+    def test_the_cache_is_no_answer_where_the_registry_refuses(
+        self, context, registry, faults, tmp_path
+    ):
+        """Who may not pull it any more does not get it from us either."""
+        registry.push("fill/refused", "1", an_image("refused"))
+        source = of(context, "fill/refused:1", faults)
+        for place in (tmp_path / "first", tmp_path / "second"):
+            place.mkdir()
+        resolved = source.resolve()
+        fetch(source, tmp_path / "first", resolved=resolved)
+        faults.on("manifests", status=403)
+        with pytest.raises(PullFailed) as failed:
+            fetch(source, tmp_path / "second", resolved=resolved)
+        assert failed.value.reason == "denied"
+        assert list((tmp_path / "second").iterdir()) == []
 
     def test_two_images_of_one_config_are_told_apart(self, context, registry, tmp_path):
         """Equal layers, compressed differently: equal configs, other manifests."""
