@@ -65,7 +65,7 @@ def error(stderr, reference=REFERENCE, auth_file=None, program="buildah"):
     return complaints.error(result, reference, auth_file)
 
 
-REAL = [
+TEXTS = [
     ("unauthorized", skopeo("reading manifest 1 in localhost:5000/team/x: unauthorized: authentication required")),
     ("unauthorized", manifest("unauthorized: authentication required")),
     (
@@ -115,7 +115,7 @@ REAL = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("reason", "stderr"), REAL)
+@pytest.mark.parametrize(("reason", "stderr"), TEXTS)
 def test_each_text_has_its_reason(reason, stderr):
     found = error(stderr)
     assert isinstance(found, PullFailed)
@@ -124,10 +124,10 @@ def test_each_text_has_its_reason(reason, stderr):
 
 
 def test_every_reason_has_a_text_here():
-    assert {reason for reason, _ in REAL} == set(PULL_REASONS)
+    assert {reason for reason, _ in TEXTS} == set(PULL_REASONS)
 
 
-@pytest.mark.parametrize(("reason", "stderr"), REAL)
+@pytest.mark.parametrize(("reason", "stderr"), TEXTS)
 def test_a_caller_never_sees_the_text(reason, stderr):
     found = error(stderr)
     assert found.private == stderr
