@@ -1,8 +1,12 @@
 """What skopeo and buildah say, as an error of ours.
 
-The texts are real: what Debian 12's skopeo 1.9.3 and buildah 1.28.2 wrote when a registry failed in
-each of these ways (tests/contract/test_sources.py makes it fail so).
+The texts are what Debian 12's skopeo 1.9.3 and buildah 1.28.2 wrote when a registry failed in these
+ways (tests/contract/test_sources.py makes it fail so); a few that need an expired certificate, a
+quota or the like are worded after the programs' sources.
 """
+
+# Each text is one line, as it came.
+# ruff: noqa: E501
 
 from __future__ import annotations
 
