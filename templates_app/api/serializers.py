@@ -50,9 +50,11 @@ class SandboxRequest(s.Serializer[Any]):
 
 
 class Digests(s.Serializer[Any]):
-    index = s.CharField(source="index_digest")
-    manifest = s.CharField(source="manifest_digest")
-    config = s.CharField(source="config_digest")
+    """All null for a hand-made template; `index` also where the tag pointed at no index."""
+
+    index = s.CharField(source="index_digest", allow_null=True)
+    manifest = s.CharField(source="manifest_digest", allow_null=True)
+    config = s.CharField(source="config_digest", allow_null=True)
 
     def to_representation(self, instance: Any) -> dict[str, Any]:
         return {key: value or None for key, value in super().to_representation(instance).items()}

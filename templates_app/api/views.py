@@ -198,7 +198,7 @@ class Statement(View):
     @extend_schema(
         operation_id="templates_statement",
         parameters=[NAME],
-        responses={(200, "application/vnd.in-toto+json"): OpenApiTypes.BINARY, **problems()},
+        responses={(200, "application/vnd.in-toto+json"): OpenApiTypes.OBJECT, **problems()},
     )
     def get(self, request: Request, name: str) -> HttpResponse:
         """The exact bytes to sign."""
