@@ -13,12 +13,9 @@ from pathlib import Path
 import pytest
 
 from deploy import images, userland
-from templates_app import pipeline
 from templates_app.datasets.base import DatasetDriver
-from templates_app.names import Platform, TemplateName
-from templates_app.sources.base import SourceContext
-from templates_app.sources.oci import OciSource
 from tests import oracle
+from tests.imports import imported, relative
 from tests.registries import Registry
 from tests.trees import CAP_NET_RAW
 
@@ -77,9 +74,8 @@ def test_the_tree_is_what_the_layers_say(
 ):
     whole = images.image([*userland.large_layers(), images.layer(odds_and_ends())])
     registry.push("fidelity/large", "1", whole)
-    reference = f"{registry.host}/fidelity/large:1"
 
-    plain = oracle.expected(reference, tmp_path)
+    plain = oracle.expected(f"{registry.host}/fidelity/large:1", tmp_path)
     kinds = [fact.mode[0] for fact in plain.values()]
     assert kinds.count("-") >= 5000 and {"d", "l", "p", "c", "b"} <= set(kinds)
     assert any("s" in fact.mode for fact in plain.values())
@@ -88,7 +84,7 @@ def test_the_tree_is_what_the_layers_say(
     assert "/usr/bin/ping" in capable
 
     made = {
-        pool.kind: imported(pool, reference, registry, tmp_path / "state")
+        pool.kind: imported(pool, "fidelity/large:1", registry, tmp_path / "state")
         for pool in (zfs_pool, dir_pool)
     }
     for pool in (zfs_pool, dir_pool):
@@ -107,32 +103,3 @@ def test_the_tree_is_what_the_layers_say(
         assert done.receipt.findings == ()
     assert made["zfs"].tree_digest == made["dir"].tree_digest
     assert made["zfs"].statement == made["dir"].statement
-
-
-def imported(pool: DatasetDriver, reference: str, registry: Registry, state: Path) -> pipeline.Made:
-    """The import, all of it but the log."""
-    state.mkdir(exist_ok=True)
-    context = SourceContext(
-        platform=Platform("linux", "amd64"),
-        allowed=(),
-        insecure=(registry.host,),
-        auth_file=None,
-        step_seconds=300,
-        state_dir=state,
-        limit_image_bytes=2**40,
-    )
-    pool.check()
-    job = pipeline.Job(
-        name=TemplateName("large"),
-        source=OciSource.parse(reference, context),
-        import_id="0000000a",
-        generation=1,
-        driver=pool,
-        rules=pipeline.Rules(nameserver="10.78.0.1", limit_entries=2_000_000, refuse_foreign=False),
-        report=lambda progress: None,
-    )
-    return pipeline.run(job, lambda made: made)
-
-
-def relative(pool: DatasetDriver, done: pipeline.Made) -> str:
-    return done.dataset.removeprefix(pool.full_name("x").removesuffix("x"))

@@ -158,10 +158,11 @@ def test_a_digest_is_no_status():
 
 
 def test_only_the_last_complaint_counts():
+    """The programs try again by themselves: what they say of the first times is over."""
     first = (
-        'time="x" level=warning msg="Failed, retrying in 2s ... (1/3). Error: connection refused"\n'
+        'time="x" level=warning msg="Failed, retrying in 2s ... (1/3). Error: toomanyrequests"\n'
     )
-    assert error(first + manifest("StatusCode: 404, ")).reason == "not_found"
+    assert error(first + buildah("parsing image configuration: unexpected EOF")).reason == "corrupt"
 
 
 # --- what is not the registry's fault ------------------------------------------------------------
