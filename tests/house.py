@@ -57,6 +57,7 @@ def meta(actor: str = "olivia", source: str = "api", request: str = "") -> Meta:
 def imported(name: str, generation: int = 1, **changes: Any) -> Imported:
     """An import as the pipeline records it."""
     image = str(changes.pop("image", f"{name} {generation}"))
+    root = str(changes.pop("root", "zroot/jails"))
     digests = Digests(
         index=digest(f"index {image}"),
         manifest=digest(f"manifest {image}"),
@@ -74,7 +75,7 @@ def imported(name: str, generation: int = 1, **changes: Any) -> Imported:
         deviations=deviations,
     ).decode()
     import_id = hashlib.sha256(f"{name}{generation}".encode()).hexdigest()[:8]
-    dataset = f"zroot/jails/coppice/{name}-g{generation}-{import_id}"
+    dataset = f"{root}/coppice/{name}-g{generation}-{import_id}"
     facts: dict[str, Any] = {
         "template": name,
         "generation": generation,
@@ -86,12 +87,12 @@ def imported(name: str, generation: int = 1, **changes: Any) -> Imported:
         "digests": digests,
         "platform": "freebsd/amd64",
         "engine": "buildah",
-        "pool": "zfs:zroot/jails",
+        "pool": f"dir:{root}",
         "dataset": dataset,
         "origin": f"{dataset}@base",
         "snapshot_guid": "1234567890123456789",
-        "alias": f"zroot/jails/{name}-template",
-        "snapshot": f"zroot/jails/{name}-template@base",
+        "alias": f"{root}/{name}-template",
+        "snapshot": f"{root}/{name}-template@base",
         "size_bytes": 164822016,
         "entries": 812,
         "tree_digest": digest(f"tree {image}"),
@@ -165,7 +166,7 @@ def refused(of: Imported) -> SandboxRefused:
     )
 
 
-def strange(type_: str, data: str, template: str) -> int:
+def strange(type_: str, data: str, template: str, at: datetime.datetime | None = None) -> int:
     """An event that this program cannot read, as a newer one could have written it."""
     with transaction.atomic(), connection.cursor() as cursor:
         position = store.size() + 1
@@ -179,7 +180,7 @@ def strange(type_: str, data: str, template: str) -> int:
                 type_,
                 data,
                 json.dumps({"actor": "a newer program"}),
-                timezone.now(),
+                at or timezone.now(),
                 "ab" * 32,
             ],
         )
@@ -195,11 +196,13 @@ def strange(type_: str, data: str, template: str) -> int:
 class Story:
     """What was told, by name, for tests to look up."""
 
-    def __init__(self) -> None:
-        self.min1 = imported("fbsd14-min")
-        self.min2 = imported("fbsd14-min", 2)
+    def __init__(self, place: Path) -> None:
+        self.place, root = place, place / "pool"
+        self.min1 = imported("fbsd14-min", root=root)
+        self.min2 = imported("fbsd14-min", 2, root=root)
         self.hostile = imported(
             "hostile",
+            root=root,
             reference=f"{LONG}:{'v1' * 40}",
             findings=(f"etc/{SCRIPT} is a link out of the tree", "2 programs are foreign"),
             verdict=Verdict(
@@ -209,9 +212,9 @@ class Story:
                 reason=f"Its programs are for linux/amd64. {SCRIPT}",
             ),
         )
-        self.gone = imported("gone")
-        self.lost = imported("lost")
-        self.broken = failed("broken", detail=f"The registry said: {SCRIPT}")
+        self.gone = imported("gone", root=root)
+        self.lost = imported("lost", root=root)
+        self.broken = failed("broken", reason=SCRIPT, detail=f"The registry said: {SCRIPT}")
         self.strange = 0
         self.signed: Recorded | None = None
 
@@ -266,9 +269,10 @@ class Story:
             updated_at=timezone.now(),
         )
 
-    def tell_of_the_signed(self, place: Path, keys: Keys) -> dict[str, Any]:
+    def tell_of_the_signed(self) -> dict[str, Any]:
         """A real template on a real pool, adopted and signed: the settings that go with it."""
-        root, trusted = place / "pool", place / "trusted"
+        root, trusted = self.place / "pool", self.place / "trusted"
+        keys = Keys(self.place / "keys")
         (root / "house-template@base" / "etc").mkdir(parents=True)
         (root / "house-template@base" / "etc" / "motd").write_text("made by hand")
         trusted.mkdir(exist_ok=True)
@@ -276,11 +280,11 @@ class Story:
         (trusted / "release.pub").write_bytes(secret.with_suffix(".pub").read_bytes())
         settings = {
             "COPPICE_POOL": f"dir:{root}",
-            "COPPICE_STATE_DIR": place / "state",
+            "COPPICE_STATE_DIR": self.place / "state",
             "COPPICE_TRUSTED_KEYS": trusted,
             "COPPICE_REQUIRE_SIGNED_TEMPLATES": "on",
         }
-        (place / "state").mkdir(exist_ok=True)
+        (self.place / "state").mkdir(exist_ok=True)
         with override_settings(**settings):
             pool.reload(context=meta())
             signature = keys.sign(secret, signing.statement(name="house"))

@@ -14,7 +14,7 @@ from django.urls import URLPattern, path, reverse
 from templates_app.admin.rooms import READING, may_see, render
 from templates_app.errors import DigestNotFound, MalformedDigest
 from templates_app.names import quote
-from templates_app.services import audit
+from templates_app.services import provenance
 
 ON_A_PAGE = 50
 
@@ -32,7 +32,7 @@ def every(request: HttpRequest) -> HttpResponse:
     asked = request.GET.get("q", "").strip()
     if asked:
         try:
-            digest = audit.parse_digest(asked)
+            digest = provenance.parse_digest(asked)
         except MalformedDigest:
             return _list(request, asked, "is not a sha256 digest")
         return HttpResponseRedirect(reverse("admin:digest", args=[digest.text]))
@@ -42,12 +42,12 @@ def every(request: HttpRequest) -> HttpResponse:
 def one(request: HttpRequest, digest: str) -> HttpResponse:
     _look(request)
     try:
-        provenance = audit.provenance(digest=audit.parse_digest(digest))
+        found = provenance.provenance(digest=provenance.parse_digest(digest))
     except MalformedDigest:
         return _list(request, digest, "is not a sha256 digest", status=404)
     except DigestNotFound:
         return _list(request, digest, "is not known here", status=404)
-    context = {"title": "Digest", "provenance": provenance}
+    context = {"title": "Digest", "provenance": found}
     return render(request, "coppice/digest.html", context)
 
 
@@ -57,9 +57,9 @@ def _look(request: HttpRequest) -> None:
 
 
 def _list(request: HttpRequest, asked: str, problem: str, status: int = 200) -> HttpResponse:
-    page = Paginator(audit.manifest_digests(), ON_A_PAGE).get_page(request.GET.get("p"))
+    page = Paginator(provenance.manifest_digests(), ON_A_PAGE).get_page(request.GET.get("p"))
     shown = [row["manifest_digest"] for row in page]
-    generations = audit.generations_of(shown)
+    generations = provenance.generations_of(shown)
     return render(
         request,
         "coppice/digests.html",

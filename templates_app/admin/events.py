@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import re
-import uuid
 from typing import Any
 
 from django.contrib import admin
@@ -23,7 +21,7 @@ from templates_app.admin.rooms import Room, cell, long_text, moment, template_li
 from templates_app.errors import MalformedDigest
 from templates_app.events import EVENTS
 from templates_app.models import Event
-from templates_app.services import audit
+from templates_app.services import audit, provenance
 
 #: The most events that a filtered list pages through; who wants older ones narrows the question.
 COUNTED = 10_000
@@ -61,8 +59,7 @@ class OfType(Choice):
             case None:
                 return queryset
             case "other":
-                # By the index: types before, between and after those that are known.
-                return queryset.exclude(type__in=EVENTS)
+                return queryset.filter(type__in=audit.strange_types())
         return queryset.filter(type=self.value())
 
 
@@ -96,7 +93,9 @@ class When(Choice):
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         span = self.spans.get(self.value() or "")
-        return queryset.filter(audit.since(timezone.now() - span[1])) if span else queryset
+        if span is None:
+            return queryset
+        return queryset.filter(audit.recorded(since=timezone.now() - span[1]))
 
 
 @admin.register(Event)
@@ -144,12 +143,15 @@ class EventRoom(Room):
 
     def facts(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         page = audit.event_page(row)
+        digests = list(dict.fromkeys(provenance.digests_in(page.entry.data)))
         return {
             "title": f"Event {row.position}",
             "page": page,
             "entry": page.entry,
             "colour": TYPES.get(row.type, ""),
-            "digests": list(dict.fromkeys(audit.digests_in(page.entry.data)))[: audit.CAP],
+            "digests": list(dict.fromkeys(provenance.digests_in(page.entry.data)))[
+                : provenance.CAP
+            ],
             "same_request_cap": audit.SAME_REQUEST,
             "near": audit.NEAR,
         }
@@ -170,16 +172,11 @@ def asked(term: str) -> Q | None:
     if term.isascii() and term.isdigit() and len(term) <= 15:
         return Q(position=int(term))
     if (span := _span(term)) is not None:
-        return audit.since(span[0]) & Q(recorded_at__lt=span[1])
+        return audit.recorded(since=span[0], until=span[1])
     try:
-        return audit.mentioned(audit.parse_digest(term).text, "digest")
+        return audit.mentioned("digest", provenance.parse_digest(term).text)
     except MalformedDigest:
-        pass  # then it is a name, an id or an actor
-    where = audit.mentioned(term, "template", "sandbox", "import", "key")
-    where |= audit.said("requestId", term) | audit.said("actor", term, whole=False)
-    with contextlib.suppress(ValueError):  # it may be no event's id
-        where |= Q(event_id=uuid.UUID(term))
-    return where
+        return audit.spoken_of(term)
 
 
 def _span(term: str) -> tuple[datetime.datetime, datetime.datetime] | None:

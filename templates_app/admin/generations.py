@@ -22,7 +22,7 @@ from templates_app.admin.rooms import (
 from templates_app.errors import MalformedDigest
 from templates_app.models import Generation, Signature, Template
 from templates_app.names import human_size
-from templates_app.services import audit
+from templates_app.services import audit, provenance
 
 STATES = {"current": "success", "earlier": "info", "destroyed": "warning"}
 
@@ -63,12 +63,12 @@ class GenerationRoom(Room):
         if not term:
             return queryset, False
         try:
-            digest = audit.parse_digest(term).text
+            digest = provenance.parse_digest(term).text
         except MalformedDigest:
             named = Q(template_name__icontains=term) | Q(reference__icontains=term)
             return queryset.filter(named), False
         where = Q()
-        for kind in audit.KINDS:
+        for kind in provenance.KINDS:
             where |= Q(**{f"{kind}_digest": digest})
         return queryset.filter(where), False
 

@@ -13,7 +13,7 @@ from django.utils.safestring import SafeString
 from templates_app.admin.questions import Choice, Question
 from templates_app.admin.rooms import Room, cell, long_text, moment, template_link, word
 from templates_app.models import Event, Generation, Mention, Sandbox
-from templates_app.services import audit
+from templates_app.services import audit, provenance
 
 LIVE = {"live": "success", "destroyed": "warning"}
 SIGNED = {"signed": "success", "unsigned": "warning"}
@@ -75,7 +75,7 @@ class SandboxRoom(Room):
     def facts(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         state = "destroyed" if row.destroyed_at else "live"
         about = Mention.objects.filter(kind="sandbox", key=row.pk).values("position")
-        events = Event.objects.filter(position__in=about).order_by("-position")[: audit.CAP]
+        events = Event.objects.filter(position__in=about).order_by("-position")[: provenance.CAP]
         return {
             "title": f"Sandbox {row.pk}",
             "word": state,

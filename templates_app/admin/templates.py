@@ -17,7 +17,7 @@ from templates_app.codec import PayloadInvalid
 from templates_app.errors import CoppiceError, MalformedDigest
 from templates_app.models import Generation, Lease, Sandbox, Signature, Template
 from templates_app.names import human_size
-from templates_app.services import audit, launches
+from templates_app.services import audit, launches, provenance
 
 STATES = {"signed": "success", "unsigned": "warning", "blocked": "danger", "missing": "danger"}
 RECENT = 10
@@ -87,11 +87,11 @@ class TemplateRoom(Room):
             return queryset, False
         where = Q(name__icontains=term) | Q(current__reference__icontains=term)
         try:
-            digest = audit.parse_digest(term).text
+            digest = provenance.parse_digest(term).text
         except MalformedDigest:
             pass  # then it is a name or a reference
         else:
-            for kind in audit.KINDS:
+            for kind in provenance.KINDS:
                 where |= Q(**{f"current__{kind}_digest": digest})
         return queryset.filter(where), False
 

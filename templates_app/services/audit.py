@@ -1,4 +1,4 @@
-"""What the auditors' house reads: the log, a digest's provenance, the figures of the front page.
+"""What the auditors' house reads of the log and of templates; the figures of the front page.
 
 Elsewhere an event that this program cannot read is an error, for nobody may guess what it meant.
 An auditor must see it all the same: here it is shown as it was recorded. All work is bounded: lists
@@ -7,46 +7,36 @@ are capped and say so, and what no index knows is looked for in the newest event
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
-import re
 import uuid
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from django.conf import settings
 from django.db import connection
-from django.db.models import Exists, Max, OuterRef, Q, QuerySet
+from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
 from templates_app import store, triggers
-from templates_app.errors import DigestNotFound
-from templates_app.events import Imported, ImportFailed, SandboxCreated, SandboxRefused, from_json
-from templates_app.models import Event, Generation, Lease, Mention, Sandbox, Signature, Template
-from templates_app.names import Digest
+from templates_app.events import (
+    EVENTS,
+    ImportFailed,
+    SandboxRefused,
+    from_json,
+)
+from templates_app.models import Event, Lease, Mention, Signature, Template
 from templates_app.services import signing
 
 #: How many of the newest events are searched by what no index knows: actor, source, request id.
 WINDOW = 100_000
+#: The most events that a search for a name, id, request or actor finds.
+FOUND = 1_000
 #: Events of the same request are looked for so many positions around the one that is shown.
 NEAR = 5_000
 SAME_REQUEST = 50
-#: The most rows of one kind on a page of provenance.
-CAP = 200
 WEEK = datetime.timedelta(days=7)
-
-_KINDS = {
-    "index": "index",
-    "manifest": "manifest",
-    "config": "config",
-    "manifestDigest": "manifest",
-    "treeDigest": "tree",
-    "statementDigest": "statement",
-    "digest": "manifest",
-}
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-KINDS = ("index", "manifest", "config", "tree", "statement")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,15 +121,30 @@ def floor() -> int:
     return max(store.size() - WINDOW, 0)
 
 
-def since(at: datetime.datetime) -> Q:
-    """Events recorded from ``at`` on, found by two indexes instead of a scan."""
-    first = (
-        Event.objects.filter(recorded_at__gte=at)
-        .order_by("recorded_at")
-        .values_list("position", flat=True)
-        .first()
-    )
-    return Q(pk__in=[]) if first is None else Q(position__gte=first, recorded_at__gte=at)
+def recorded(*, since: datetime.datetime, until: datetime.datetime | None = None) -> Q:
+    """Events recorded from ``since`` on and before ``until``, as a range of positions.
+
+    Positions are given out in the order of recording, so two look-ups in the index of times are
+    enough; where a clock was put back, some events beside the range come with it.
+    """
+    times = Event.objects.values_list("position", flat=True)
+    first = times.filter(recorded_at__gte=since).order_by("recorded_at").first()
+    if first is None:
+        return Q(pk__in=[])
+    if until is None:
+        return Q(position__gte=first)
+    last = times.filter(recorded_at__lt=until).order_by("-recorded_at").first()
+    return Q(pk__in=[]) if last is None else Q(position__gte=first, position__lte=last)
+
+
+def strange_types() -> list[str]:
+    """Types in the log that this program does not know: from step to step through their index."""
+    found, last = [], ""
+    types = Event.objects.order_by("type").values_list("type", flat=True)
+    while (kind := types.filter(type__gt=last).first()) is not None:
+        found.append(kind)
+        last = kind
+    return [kind for kind in found if kind not in EVENTS]
 
 
 def said(key: str, value: str, *, whole: bool = True) -> Q:
@@ -148,10 +153,28 @@ def said(key: str, value: str, *, whole: bool = True) -> Q:
     return Q(position__gt=floor(), meta__contains=needle if whole else needle[:-1])
 
 
-def mentioned(key: str, *kinds: str) -> Q:
+def spoken_of(term: str) -> Q:
+    """Events about a thing of this name or id, or of a request or actor; the newest FOUND of each.
+
+    Positions are looked up first: an OR over the index of mentions and a search in texts would make
+    PostgreSQL read the whole log.
+    """
+    about = Mention.objects.filter(kind__in=("template", "sandbox", "import", "key"), key=term)
+    texts = said("requestId", term) | said("actor", term, whole=False)
+    positions: set[int] = set()
+    for rows in (about, Event.objects.filter(texts)):
+        newest = rows.order_by("-position").values_list("position", flat=True)
+        positions.update(newest[:FOUND])
+    with contextlib.suppress(ValueError):  # it may be no event's id
+        positions.update(
+            Event.objects.filter(event_id=uuid.UUID(term)).values_list("position", flat=True)
+        )
+    return Q(position__in=positions)
+
+
+def mentioned(kind: str, key: str) -> Q:
     """Events about the thing, by the index of mentions."""
-    found = Mention.objects.filter(kind__in=kinds, key=key).values("position")
-    return Q(position__in=found)
+    return Q(position__in=Mention.objects.filter(kind=kind, key=key).values("position"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -246,7 +269,7 @@ class Figures:
 
 
 def figures() -> Figures:
-    week = since(timezone.now() - WEEK)
+    week = recorded(since=timezone.now() - WEEK)
     last = Event.objects.order_by("-position").first()
     judged = with_signed(Template.objects.all())
     return Figures(
@@ -261,126 +284,3 @@ def figures() -> Figures:
         gate=settings.COPPICE_REQUIRE_SIGNED_TEMPLATES,
         triggers_missing=tuple(triggers.missing(connection)),
     )
-
-
-# --- digests ------------------------------------------------------------------------------------
-
-
-def parse_digest(text: str) -> Digest:
-    """A digest as people paste it: with or without ``sha256:``. MalformedDigest for all else."""
-    plain = text.strip().lower()
-    return Digest.parse(plain if plain.startswith("sha256:") else f"sha256:{plain}")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Launch:
-    """A sandbox and the event that launched it. An id may be used again once it is destroyed."""
-
-    entry: Entry
-    sandbox: str
-    generation: int
-    live: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Provenance:
-    """Where a digest came from and what became of it."""
-
-    digest: str
-    kinds: tuple[str, ...]
-    names: tuple[str, ...]
-    generations: tuple[Generation, ...]
-    imports: tuple[Entry, ...]  # also adoptions, and those that failed
-    signatures: tuple[Signature, ...]
-    launches: tuple[Launch, ...]
-    refusals: tuple[Entry, ...]
-    events: tuple[Entry, ...]
-    total: int  # events altogether
-    cap: int = CAP
-
-
-def provenance(*, digest: Digest) -> Provenance:
-    """Everything that is known of a digest, also of one that only failed or is destroyed.
-
-    Launches and refusals name the statement, not every digest that it binds: so what happened to a
-    generation with this digest is found by the generation's statement.
-    """
-    text = digest.text
-    where = Q()
-    for kind in KINDS:
-        where |= Q(**{f"{kind}_digest": text})
-    generations = tuple(Generation.objects.filter(where).order_by("-position")[:CAP])
-    statements = {generation.statement_digest for generation in generations}
-    mentions = Mention.objects.filter(kind="digest", key__in=[text, *sorted(statements)])
-    about = Event.objects.filter(position__in=mentions.values("position")).order_by("-position")
-    events = tuple(entry(row) for row in about[:CAP])
-    if not events and not generations:
-        raise DigestNotFound(f"The log has no event about {text}.")
-    imports = tuple(
-        entry(row)
-        for row in about.filter(type__in=(Imported.type, ImportFailed.type, "reloaded"))[:CAP]
-    )
-    kinds = {k for k in KINDS if any(getattr(g, f"{k}_digest") == text for g in generations)}
-    for one in (*events, *imports):
-        kinds |= {kind for kind, found in digests_in(one.data) if found == text}
-    names = {g.template_name for g in generations}
-    names |= {one.template for one in (*events, *imports) if one.template}
-    launched = [entry(row) for row in about.filter(type=SandboxCreated.type)[:CAP]]
-    return Provenance(
-        digest=text,
-        kinds=tuple(kind for kind in KINDS if kind in kinds),
-        names=tuple(sorted(names)),
-        generations=generations,
-        imports=imports,
-        signatures=tuple(
-            Signature.objects.filter(statement_digest__in={*statements, text}).order_by(
-                "-position"
-            )[:CAP]
-        ),
-        launches=tuple(_launches(launched)),
-        refusals=tuple(entry(row) for row in about.filter(type=SandboxRefused.type)[:CAP]),
-        events=events,
-        total=mentions.values("position").distinct().count(),
-    )
-
-
-def digests_in(value: Any, depth: int = 0) -> Iterator[tuple[str, str]]:
-    """(kind, digest) of what a payload names, by the keys that they stand under."""
-    if depth > 8:
-        return
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, item in items:
-        if key in _KINDS and isinstance(item, str) and _DIGEST.fullmatch(item):
-            yield _KINDS[key], item
-        elif isinstance(item, (dict, list)):
-            yield from digests_in(item, depth + 1)
-
-
-def _launches(created: Iterable[Entry]) -> Iterator[Launch]:
-    listed = list(created)
-    rows = Sandbox.objects.in_bulk([str(one.data.get("sandbox")) for one in listed])
-    for one in listed:
-        sandbox, generation = str(one.data.get("sandbox")), one.data.get("generation")
-        row = rows.get(sandbox)
-        live = row is not None and row.destroyed_at is None and row.position == one.position
-        number = generation if isinstance(generation, int) else 0
-        yield Launch(entry=one, sandbox=sandbox, generation=number, live=live)
-
-
-def manifest_digests() -> QuerySet[Any, Any]:
-    """Each manifest digest with when it was last imported, newest first."""
-    return (
-        Generation.objects.exclude(manifest_digest="")
-        .values("manifest_digest")
-        .annotate(last=Max("imported_at"))
-        .order_by("-last", "manifest_digest")
-    )
-
-
-def generations_of(manifests: Iterable[str]) -> dict[str, list[Generation]]:
-    """The generations that have each of these manifest digests."""
-    found: dict[str, list[Generation]] = {digest: [] for digest in manifests}
-    rows = Generation.objects.filter(manifest_digest__in=list(found)).defer("statement")
-    for row in rows.order_by("template_name", "number"):
-        found[row.manifest_digest].append(row)
-    return found

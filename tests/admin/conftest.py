@@ -9,7 +9,6 @@ import pytest
 from django.test import override_settings
 
 from tests.house import Story
-from tests.servers import Keys
 
 
 @pytest.fixture
@@ -31,8 +30,8 @@ def told_on_both(tmp_path: Path, any_database: str) -> Iterator[Story]:
 
 
 def tell(place: Path) -> Iterator[Story]:
-    story = Story()
-    settings = story.tell_of_the_signed(place, Keys(place / "keys"))
+    story = Story(place)
+    settings = story.tell_of_the_signed()
     story.tell()
     with override_settings(**settings):
         yield story

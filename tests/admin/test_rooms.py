@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from html import unescape
 
@@ -228,6 +229,30 @@ def test_events_are_found_by_what_an_auditor_knows_of_them(told_on_both: Story):
         assert {row.position for row in found} == positions, query
 
 
+def test_a_day_and_a_month_have_the_events_that_were_recorded_in_them(told_on_both: Story):
+    before = store.size()
+    for day in ((2040, 1, 31), (2040, 2, 1), (2040, 12, 31)):
+        strange("praised", "{}", "lost", at=datetime.datetime(*day, 23, 59, tzinfo=datetime.UTC))
+    client, counts = auditor(), {}
+    for term in ("2040-01", "2040-01-31", "2040-02-01", "2040-02", "2040-12", "2040-01-30"):
+        found = client.get(f"{TABLE}/event/?q={term}").context_data["cl"].result_list
+        counts[term] = [row.position - before for row in found]
+    assert counts == {
+        "2040-01": [1],
+        "2040-01-31": [1],
+        "2040-02-01": [2],
+        "2040-02": [2],
+        "2040-12": [3],
+        "2040-01-30": [],
+    }
+
+
+def test_a_search_finds_the_newest_and_no_more_than_can_be_paged(told: Story, monkeypatch):
+    monkeypatch.setattr(audit, "FOUND", 2)
+    found = auditor().get(f"{TABLE}/event/?q=fbsd14-min").context_data["cl"].result_list
+    assert [row.position for row in found] == [13, 12]
+
+
 def test_the_log_is_listed_newest_first(told: Story):
     rows = auditor().get(f"{TABLE}/event/").context_data["cl"].result_list
     assert [row.position for row in rows] == list(range(15, 0, -1))
@@ -393,7 +418,7 @@ def queries(client, address: str) -> int:
 PINNED = {
     f"{TABLE}/template/": 6,
     f"{TABLE}/event/": 6,
-    f"{TABLE}/event/?q=nightly": 8,
+    f"{TABLE}/event/?q=nightly": 10,
     f"{TABLE}/generation/": 6,
     f"{TABLE}/signature/": 6,
     f"{TABLE}/sandbox/": 6,

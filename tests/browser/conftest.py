@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from tests.databases import default_database
 from tests.house import Story
-from tests.servers import Installation, Keys, Server
+from tests.servers import Installation, Server
 
 PASSWORD = "a-long-enough-password"
 FLAGS = (
@@ -42,9 +42,9 @@ def house(
     database = place / "coppice.sqlite3"
     shutil.copyfile(sqlite_template, database)
     url = f"sqlite:///{database}"
-    story = Story()
+    story = Story(place)
     with django_db_blocker.unblock(), default_database(url):
-        settings = story.tell_of_the_signed(place, Keys(place / "keys"))
+        settings = story.tell_of_the_signed()
         story.tell()
     texts = {name: str(value) for name, value in settings.items() if name != "COPPICE_STATE_DIR"}
     installation = Installation(
