@@ -149,9 +149,7 @@ class EventRoom(Room):
             "page": page,
             "entry": page.entry,
             "colour": TYPES.get(row.type, ""),
-            "digests": list(dict.fromkeys(provenance.digests_in(page.entry.data)))[
-                : provenance.CAP
-            ],
+            "digests": digests[: provenance.CAP],
             "same_request_cap": audit.SAME_REQUEST,
             "near": audit.NEAR,
         }

@@ -247,6 +247,20 @@ def test_a_day_and_a_month_have_the_events_that_were_recorded_in_them(told_on_bo
     }
 
 
+def test_the_past_week_leaves_out_what_is_older(any_database: str):
+    long_ago = datetime.datetime(2020, 1, 31, tzinfo=datetime.UTC)
+    for type_ in ("import-failed", "sandbox-refused"):
+        strange(type_, "{}", "web", at=long_ago)
+    client = auditor()
+    assert client.get(f"{TABLE}/event/?when=year").context_data["cl"].result_count == 0
+    for type_ in ("import-failed", "sandbox-refused"):
+        strange(type_, "{}", "web")
+    found = client.get(f"{TABLE}/event/?when=week").context_data["cl"].result_list
+    assert [row.position for row in found] == [4, 3]
+    figures = client.get("/admin/").context_data["figures"]
+    assert (figures.failed, figures.refused, figures.events) == (1, 1, 4)
+
+
 def test_a_search_finds_the_newest_and_no_more_than_can_be_paged(told: Story, monkeypatch):
     monkeypatch.setattr(audit, "FOUND", 2)
     found = auditor().get(f"{TABLE}/event/?q=fbsd14-min").context_data["cl"].result_list
