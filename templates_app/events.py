@@ -9,7 +9,6 @@ keys are ASCII and camelCase. Each event says itself in one human sentence.
 from __future__ import annotations
 
 import datetime
-import typing
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,7 +32,8 @@ class Meta:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Json]) -> Self:
-        return typing.cast(Self, decode(cls, data))
+        meta: Self = decode(cls, data)
+        return meta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -408,10 +408,11 @@ def from_json(type_: str, schema: int, data: Mapping[str, Json]) -> DomainEvent:
         raise PayloadInvalid(f"unknown event type {type_!r}")
     if schema > cls.schema:
         raise PayloadInvalid(f"{type_} schema {schema} is newer than this program knows")
-    present = dict(data)
+    present = data
     for version in range(schema, cls.schema):
         upcaster = UPCASTERS.get((type_, version))
         if upcaster is None:
             raise PayloadInvalid(f"{type_} schema {version} has no upcaster")
-        present = upcaster(present)
-    return typing.cast(DomainEvent, decode(cls, present))
+        present = upcaster(dict(present))
+    event: DomainEvent = decode(cls, present)
+    return event

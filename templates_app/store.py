@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import datetime
 import json
+import json.scanner
 import re
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,7 +22,7 @@ from django.db import InterfaceError, InternalError, OperationalError, connectio
 
 from templates_app import projections
 from templates_app import store_writers as writers
-from templates_app.codec import Json, PayloadInvalid
+from templates_app.codec import Json, PayloadInvalid, assembler
 from templates_app.errors import (
     CoppiceError,
     DatabaseUnavailable,
@@ -109,14 +110,16 @@ def read(
     left = limit
     while left is None or left > 0:
         size = _READ_AT_ONCE if left is None else min(_READ_AT_ONCE, left)
-        found = _select(
+        rows = _rows(
             f"WHERE {' AND '.join(where)} ORDER BY position LIMIT %s", [after, *parameters, size]
         )
-        yield from found
-        if len(found) < size:
+        # Made one by one: an event that the reader is done with makes room for the next.
+        for row in rows:
+            yield _from_row(row)
+        if len(rows) < size:
             return
-        after = found[-1].position
-        left = None if left is None else left - len(found)
+        after = rows[-1][0]
+        left = None if left is None else left - len(rows)
 
 
 def export(*, after: int = 0) -> Iterator[str]:
@@ -141,14 +144,27 @@ def read_stream(stream: str, *, after_version: int = 0) -> list[Recorded]:
 
 
 def about(
-    kind: str, key: str, *, after: int = 0, limit: int | None = None, newest_first: bool = False
+    kind: str,
+    key: str,
+    *,
+    after: int = 0,
+    limit: int | None = None,
+    newest_first: bool = False,
+    types: Collection[str] = (),
 ) -> list[Recorded]:
-    """Events that mention the thing: ``about("digest", "sha256:…")``. In order of position."""
+    """Events that mention the thing: ``about("digest", "sha256:…")``, all or of ``types``.
+
+    In order of position.
+    """
     text = (
         "JOIN templates_app_mention m ON m.position = e.position"
-        " WHERE m.kind = %s AND m.key = %s AND e.position > %s ORDER BY e.position"
+        " WHERE m.kind = %s AND m.key = %s AND e.position > %s"
     )
     parameters: list[Any] = [kind, key, after]
+    if types:
+        text += f" AND e.type IN ({', '.join(['%s'] * len(types))})"
+        parameters += types
+    text += " ORDER BY e.position"
     if newest_first:
         text += " DESC"
     if limit is not None:
@@ -227,11 +243,21 @@ def _recorded(draft: writers.Draft, place: writers.Place, meta: Meta) -> Recorde
 
 _COLUMNS = "position, event_id, stream, version, type, schema, data, meta, recorded_at, leaf_hash"
 _SELECT = "SELECT " + ", ".join(f"e.{name}" for name in _COLUMNS.split(", "))
+# Times as text, which the standard library reads in a tenth of the time of either database's
+# driver. SQLite's column holds UTC without saying so.
+_SELECT_FROM = {
+    "postgresql": _SELECT.replace("e.recorded_at", "e.recorded_at::text"),
+    "sqlite": _SELECT.replace("e.recorded_at", "e.recorded_at || '+00:00'"),
+}
+_assemble: Callable[..., Recorded] = assembler(Recorded)
+_decoder: Any = json.JSONDecoder()  # its scanner, without the search for white space around
+_scan: Callable[[str, int], tuple[Json, int]] = json.scanner.make_scanner(_decoder)
 
 
 def _rows(rest: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
     with _database_errors(), connection.cursor() as cursor:
-        cursor.execute(f"{_SELECT} FROM templates_app_event e {rest}", parameters)
+        select = _SELECT_FROM[connection.vendor]
+        cursor.execute(f"{select} FROM templates_app_event e {rest}", parameters)
         return list(cursor.fetchall())
 
 
@@ -242,31 +268,41 @@ def _select(rest: str, parameters: Sequence[Any]) -> list[Recorded]:
 def _from_row(row: tuple[Any, ...]) -> Recorded:
     position, event_id, stream, version, type_, schema, data, meta, at, leaf = row
     try:
-        event = from_json(type_, schema, json.loads(data))
-        read_meta = Meta.from_json(json.loads(meta))
+        event = from_json(type_, schema, _parsed(data))
+        read_meta = Meta.from_json(_parsed(meta))
     except ValueError as error:  # PayloadInvalid, or text that is not JSON
         raise PayloadInvalid(f"event at position {position}: {error}") from error
-    return Recorded(
-        position=position,
-        event_id=_uuid(event_id),
-        stream=stream,
-        version=version,
-        type=type_,
-        schema=schema,
-        event=event,
-        meta=read_meta,
-        recorded_at=_utc(at),
-        leaf_hash=leaf,
+    return _assemble(
+        position, _uuid(event_id), stream, version, type_, schema, event, read_meta, _utc(at), leaf
     )
 
 
-def _uuid(stored: uuid.UUID | str) -> uuid.UUID:
-    return stored if isinstance(stored, uuid.UUID) else uuid.UUID(stored)  # SQLite has 32 digits
+def _parsed(text: str) -> Json:
+    # Canonical JSON has no white space around it, and json.loads takes half its time to look.
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration:
+        end = -1
+    return value if end == len(text) else json.loads(text)  # which says what is wrong
 
 
-def _utc(at: datetime.datetime) -> datetime.datetime:
-    # SQLite's column holds UTC without saying so; PostgreSQL's comes in the session's zone.
-    return at.replace(tzinfo=datetime.UTC) if at.tzinfo is None else at.astimezone(datetime.UTC)
+def _uuid(
+    stored: uuid.UUID | str,
+    new: Callable[[type[uuid.UUID]], uuid.UUID] = object.__new__,
+    put: Callable[[object, str, object], None] = object.__setattr__,
+    unknown: uuid.SafeUUID = uuid.SafeUUID.unknown,
+) -> uuid.UUID:
+    if not isinstance(stored, str):
+        return stored
+    # SQLite has 32 digits; UUID(stored) would spend three quarters of its time making sure of it.
+    made = new(uuid.UUID)
+    put(made, "int", int(stored, 16))
+    put(made, "is_safe", unknown)
+    return made
+
+
+def _utc(at: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(at).astimezone(datetime.UTC)
 
 
 def _number(query: str, parameters: Sequence[Any]) -> int:
