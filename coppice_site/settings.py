@@ -9,6 +9,7 @@ from typing import Any
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
+from django.templatetags.static import static
 
 from coppice_site import environment, logs
 
@@ -168,14 +169,18 @@ UNFOLD: dict[str, Any] = {
     "SITE_SYMBOL": "forest",
     "SITE_URL": None,
     "SITE_FAVICONS": [
-        {"rel": "icon", "type": "image/svg+xml", "href": "/static/coppice/favicon.svg"}
+        {
+            "rel": "icon",
+            "type": "image/svg+xml",
+            "href": lambda request: static("coppice/favicon.svg"),
+        }
     ],
     "SHOW_HISTORY": False,
     "SHOW_VIEW_ON_SITE": False,
     "BORDER_RADIUS": None,
     "COLORS": lambda request: {},
-    "STYLES": ["/static/coppice/house.css"],
-    "SCRIPTS": ["/static/coppice/house.js"],
+    "STYLES": [lambda request: static("coppice/house.css")],
+    "SCRIPTS": [lambda request: static("coppice/house.js")],
     "DASHBOARD_CALLBACK": "templates_app.admin.dashboard.show",
     "SIDEBAR": {"navigation": "templates_app.admin.navigation.rooms"},
 }

@@ -60,6 +60,17 @@ class Visitor:
         self.page.wait_for_url("**/admin/")
 
 
+@pytest.fixture
+def reader(browser: Browser, house: House) -> Iterator[Visitor]:
+    made = Visitor(browser, house, WIDE, "light")
+    made.log_in("root")
+    yield made
+    made.context.close()
+    # The pages that are not there are answered with 404, which the browser mentions.
+    assert [one for one in made.complaints if "404 (Not Found)" not in one] == []
+    assert made.asked() == {urlsplit(house.url).netloc}
+
+
 def rooms(house: House) -> dict[str, str]:
     story, table = house.story, "/admin/templates_app"
     return {
@@ -95,36 +106,24 @@ def rooms(house: House) -> dict[str, str]:
 WANTING = Path(__file__).with_name("wanting.js").read_text()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_room_is_fit_to_be_seen(browser: Browser, house: House, scheme: str):
-    visitor, wanting = Visitor(browser, house, WIDE, scheme), {}
-    visitor.log_in("root")
+def test_every_room_is_fit_to_be_seen(reader: Visitor, house: House):
+    """On a screen and on a phone, in the light and in the dark."""
+    wanting = {}
     for name, address in rooms(house).items():
-        page = visitor.go(address)
-        assert page.evaluate("document.documentElement.classList.contains('dark')") == (
-            scheme == "dark"
-        )
-        for width in (PHONE, WIDE):
+        page = reader.go(address)
+        for width in (WIDE, PHONE):
             page.set_viewport_size({"width": width, "height": 900})
-            if found := page.evaluate(WANTING):
-                wanting[f"{name} {width}"] = found
-            if PICTURES:
-                picture = Path(PICTURES) / f"{name}-{width}-{scheme}.png"
-                page.screenshot(path=picture, full_page=True)
+            for scheme in ("light", "dark"):
+                page.evaluate(
+                    "(dark) => document.documentElement.classList.toggle('dark', dark)",
+                    scheme == "dark",
+                )
+                if found := page.evaluate(WANTING):
+                    wanting[f"{name} {width} {scheme}"] = found
+                if PICTURES:
+                    picture = Path(PICTURES) / f"{name}-{width}-{scheme}.png"
+                    page.screenshot(path=picture, full_page=True)
     assert wanting == {}
-    # The pages that are not there are answered with 404, which the browser mentions.
-    assert [one for one in visitor.complaints if "404 (Not Found)" not in one] == []
-    assert visitor.asked() == {urlsplit(house.url).netloc}
-    visitor.context.close()
-
-
-@pytest.fixture
-def reader(browser: Browser, house: House) -> Iterator[Visitor]:
-    made = Visitor(browser, house, WIDE, "light")
-    made.log_in("root")
-    yield made
-    made.context.close()
-    assert made.complaints == []
 
 
 def test_an_auditor_follows_a_digest_from_the_front_page_to_the_event(
@@ -232,6 +231,7 @@ def test_an_administrator_makes_an_auditor_in_the_browser(
     audrey = Visitor(browser, house, PHONE, "dark")
     audrey.log_in("audrey", password)
     seen = audrey.go("/admin/templates_app/event/")
+    assert seen.evaluate("document.documentElement.className") == "dark"
     assert seen.get_by_text("Refused to launch fbsd14-min").count() == 1
     assert audrey.page.goto("/admin/auth/user/").status == 403
     audrey.context.close()
