@@ -1,6 +1,6 @@
 # Everything that one does with a checkout. Each target brings what it needs (deploy/setup.py).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run test check lint types fmt bench docs clean
+.PHONY: help setup demo run test check lint types fmt bench soak docs clean
 .NOTPARALLEL:
 MAKEFLAGS += --no-print-directory
 
@@ -54,6 +54,9 @@ bench: setup ## Figures, each against a peer in the same run; also in var/bench/
 	@set -e; for one in $(basename $(notdir $(wildcard bench/[a-z]*.py))); do \
 		$(ZFS) $(VENV)/python -m bench.$$one; \
 	done
+
+soak: setup ## Kill writers of the log for SOAK_SECONDS (600) on each database, and watch it live
+	@SOAK_SECONDS=$${SOAK_SECONDS:-600} $(VENV)/pytest tests/store/test_live_reader.py
 
 docs: setup ## Write docs/reference/openapi.yaml anew, and hold the documentation to the code
 	@$(MANAGE) spectacular --file docs/reference/openapi.yaml

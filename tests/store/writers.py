@@ -4,6 +4,7 @@
 Forked from one process that has everything imported, so that a replacement writes at once.
 """
 
+import itertools
 import os
 import random
 import signal
@@ -115,7 +116,7 @@ def end(pid: int) -> None:
 def main(seconds: float, seed: int) -> None:
     django.setup()
     rng = random.Random(seed)
-    numbers = iter(range(seed * 1000, seed * 1000 + 1000))
+    numbers = itertools.count(seed * 1000)
     writers = [start(next(numbers)) for _ in range(WRITERS)]
     killed = 0
     until = time.monotonic() + seconds
