@@ -44,8 +44,9 @@ logger = logging.getLogger("coppice.buildah")
 #: The leading slash anchors: an unanchored pattern also drops usr/include/dev/* and its like.
 LEFT_OUT = ("/dev/*", "/proc/*")
 
-#: What rsync's exit status 12 and 20 stand for when it was not we who stopped it (rsync(1)).
-_PART_DIED = (12, 20)
+#: rsync is three processes. When one of them dies the others end with a status of errcode.h: the
+#: pipe between them broke (10, 12), a sibling crashed (15), a signal (16, 19, 20).
+_PART_DIED = (10, 12, 15, 16, 19, 20)
 _TO_CHECK = re.compile(r"(?:to-chk|ir-chk)=([0-9]+)/([0-9]+)")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -25,6 +26,7 @@ from templates_app.errors import (
     NotAnImage,
     OutOfSpace,
     PlatformIncompatible,
+    ProgramKilled,
     PullFailed,
     RegistryNotAllowed,
     StorageReadOnly,
@@ -116,14 +118,25 @@ def nothing_is_left(context: SourceContext) -> None:
     # without the settings that the server gives it.
     own = str(place / "storage" / "overlay")
     assert [one for one in mounts if one.startswith(f"{place}/") and one != own] == []
-    marked = []
+    assert marked() == []
+
+
+def marked(name: str = "") -> list[psutil.Process]:
+    """Programs of this worker's import, all or those of one name."""
+    found = []
     for process in psutil.process_iter():
         try:
-            if process.environ().get(IMPORT_MARK) == ID:
-                marked.append(process.name())
+            if process.environ().get(IMPORT_MARK) == ID and name in ("", process.name()):
+                found.append(process)
         except (psutil.Error, OSError):
             continue
-    assert marked == []
+    return found
+
+
+def kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 class TestWhatAReferenceMeans:
@@ -628,6 +641,37 @@ class TestAFailedFill:
         resolved = source.resolve()
         faults.on("blobs", hang=True)
         self.failed(context, source, into, ImportTimeout, resolved=resolved)
+
+    def test_a_buildah_that_somebody_kills(self, context, registry, faults, into):
+        """As the kernel does when memory is short."""
+        registry.push("fail/killed", "1", an_image("killed"))
+        source = of(context, "fail/killed:1", faults)
+        resolved = source.resolve()
+        faults.on("blobs", hang=True)
+
+        def report(progress: Progress) -> None:
+            if progress.stage == "pull":
+                kill(marked("buildah"))
+
+        error = self.failed(context, source, into, ProgramKilled, resolved=resolved, report=report)
+        assert error.detail == "buildah was killed by SIGKILL."
+
+    @pytest.mark.parametrize("part", [0, 1, 2], ids=["sender", "generator", "receiver"])
+    def test_an_rsync_of_which_somebody_kills_a_part(self, context, registry, into, part):
+        """It is three processes, and the death of any is the end of it."""
+        entries = [images.file(f"{number:05}", bytes(20_000)) for number in range(3000)]
+        registry.push("fail/rsync", "1", images.image([images.layer(entries, level=1)]))
+        killed: list[str] = []
+
+        def report(progress: Progress) -> None:
+            parts = sorted(marked("rsync"), key=lambda process: process.pid)
+            if progress.stage == "copy" and progress.done and len(parts) == 3 and not killed:
+                killed.append(parts[part].name())
+                kill([parts[part]])
+
+        source = of(context, "fail/rsync:1", registry)
+        self.failed(context, source, into, ProgramKilled, report=report)
+        assert killed == ["rsync"]
 
     @pytest.mark.parametrize("stage", ["pull", "copy"])
     @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
