@@ -148,6 +148,7 @@ class EventRoom(Room):
             "title": f"Event {row.position}",
             "page": page,
             "entry": page.entry,
+            "checks": audit.checks(page.entry),
             "colour": TYPES.get(row.type, ""),
             "digests": digests[: provenance.CAP],
             "same_request_cap": audit.SAME_REQUEST,

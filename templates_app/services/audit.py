@@ -22,6 +22,7 @@ from django.utils import timezone
 from templates_app import store, triggers
 from templates_app.events import (
     EVENTS,
+    Check,
     ImportFailed,
     SandboxRefused,
     from_json,
@@ -223,6 +224,14 @@ def event_page(row: Event) -> EventPage:
         next=row.position + 1 if row.position < store.size() else None,
         same_request=around,
     )
+
+
+def checks(shown: Entry) -> tuple[Check, ...]:
+    """What the gate checked, where the event is a refusal that this program can read."""
+    if shown.unreadable or shown.type != SandboxRefused.type:
+        return ()
+    refusal = from_json(shown.type, shown.schema, shown.data)
+    return refusal.checks if isinstance(refusal, SandboxRefused) else ()
 
 
 # --- templates ----------------------------------------------------------------------------------

@@ -152,6 +152,7 @@ def test_the_page_of_a_template_says_all_that_was_recorded(told: Story):
         "All programs are for freebsd/amd64.",
         "157.2M (164822016 bytes), 812 entries",
         "tag may move",
+        "copy 2100 ms",
         '"_type": "https://in-toto.io/Statement/v1"',
         "11.4M of 45.8M",
         "build-8",
@@ -290,6 +291,15 @@ def test_an_event_shows_everything_that_was_recorded(told: Story):
     assert [one.position for one in page.context_data["page"].same_request] == [5, 6, 7]
     assert f"{TABLE}/event/7/change/" in page.content.decode()
     assert f"{TABLE}/event/9/change/" in page.content.decode()
+
+
+def test_a_refusal_shows_what_the_gate_checked(told: Story):
+    shown = text(auditor().get(f"{TABLE}/event/9/change/"))
+    assert "dataset_present pass It is on the pool. –" in shown
+    assert (
+        "signed fail Generation 1's statement has no signature. template_unsigned"
+        " Sign it: coppice tpl sign fbsd14-min" in shown
+    )
 
 
 def test_an_event_that_this_program_cannot_read_is_shown_as_it_was_recorded(told: Story):
