@@ -36,6 +36,8 @@ _MENTIONED = re.compile(r"[!-~]{1,100}")
 # Printable ASCII that is the same inside a JSON string, so that the database can hash it as it is.
 _STREAM = re.compile(r"[a-z][a-z-]{0,30}:[!#-\[\]-~]{1,68}")
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
 
 def canonical(value: Json) -> str:
     """The RFC 8785 form of an event's JSON.
@@ -43,7 +45,7 @@ def canonical(value: Json) -> str:
     With what events may hold (ASCII keys, no floats, integers below 2^53), sorting by code point
     and the standard library's escapes are RFC 8785. PayloadInvalid for text that is not Unicode.
     """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = _CANONICAL.encode(value)
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -75,8 +77,9 @@ def append(
     text, given = canonical(meta.to_json()), event_ids is not None
     folds = any(projections.changes_rows(event) for event in batch)
     with _database_errors():
-        if not folds and connection.vendor == "postgresql" and connection.get_autocommit():
-            # One statement is a transaction of its own: no BEGIN and no COMMIT to wait for.
+        if not folds and connection.get_autocommit():
+            # On PostgreSQL one statement is a transaction of its own: no BEGIN and no COMMIT to
+            # wait for. On SQLite it spares what Django does around one.
             outcome = writers.write(drafts, text, expected or {}, given=given)
         else:
             # Without a savepoint: a projection that fails must take the caller's transaction with
@@ -129,13 +132,26 @@ def export(*, after: int = 0) -> Iterator[str]:
     decoded: what this program cannot read is exported all the same.
     """
     while rows := _rows("WHERE position > %s ORDER BY position LIMIT %s", [after, _READ_AT_ONCE]):
-        for position, event_id, stream, version, type_, schema, data, meta, at, leaf in rows:
-            yield (
-                f'{{"data":{data},"eventId":"{_uuid(event_id)}","leafHash":"{leaf}","meta":{meta},'
-                f'"position":{position},"recordedAt":"{writers.moment(_utc(at))}",'
-                f'"schema":{schema},"stream":"{stream}","type":"{type_}","version":{version}}}'
-            )
+        yield from map(_line, rows)
         after = rows[-1][0]
+
+
+def export_at(positions: Sequence[int]) -> Iterator[str]:
+    """The same lines, of the events at these positions alone."""
+    ordered = sorted(positions)
+    for start in range(0, len(ordered), _READ_AT_ONCE):
+        part = ordered[start : start + _READ_AT_ONCE]
+        marks = ", ".join(["%s"] * len(part))
+        yield from map(_line, _rows(f"WHERE position IN ({marks}) ORDER BY position", part))
+
+
+def _line(row: tuple[Any, ...]) -> str:
+    position, event_id, stream, version, type_, schema, data, meta, at, leaf = row
+    return (
+        f'{{"data":{data},"eventId":"{_uuid(event_id)}","leafHash":"{leaf}","meta":{meta},'
+        f'"position":{position},"recordedAt":"{writers.moment(_utc(at))}",'
+        f'"schema":{schema},"stream":"{stream}","type":"{type_}","version":{version}}}'
+    )
 
 
 def read_stream(stream: str, *, after_version: int = 0) -> list[Recorded]:

@@ -180,7 +180,7 @@ def strange(type_: str, data: str, template: str, at: datetime.datetime | None =
                 type_,
                 data,
                 json.dumps({"actor": "a newer program"}),
-                at or timezone.now(),
+                connection.ops.adapt_datetimefield_value(at or timezone.now()),
                 "ab" * 32,
             ],
         )

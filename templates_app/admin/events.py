@@ -8,9 +8,11 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin import ModelAdmin
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.core.paginator import Paginator
 from django.db.models import Q, QuerySet
-from django.http import HttpRequest
+from django.http import Http404, HttpRequest, StreamingHttpResponse
+from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.safestring import SafeString
@@ -105,6 +107,7 @@ class EventRoom(Room):
     list_display = ("position", "when", "sentence", "template", "kind", "actor", "source")
     list_filter = (OfType, FromSource, When)
     list_per_page = 50
+    list_before_template = "coppice/export.html"
     paginator = LogPaginator
     ordering = ("-position",)
     sortable_by = ()
@@ -116,6 +119,27 @@ class EventRoom(Room):
     ) -> tuple[QuerySet[Any], bool]:
         where = asked(search_term.strip())
         return (queryset if where is None else queryset.filter(where)), False
+
+    def get_urls(self) -> list[URLPattern]:
+        export = path(
+            "export/", self.admin_site.admin_view(self.export), name="templates_app_event_export"
+        )
+        return [export, *super().get_urls()]
+
+    def export(self, request: HttpRequest) -> StreamingHttpResponse:
+        """The filtered list as the lines of ``manage.py export_events``, oldest first."""
+        self.look(request)
+        try:
+            rows = self.get_changelist_instance(request).queryset
+        except IncorrectLookupParameters:
+            raise Http404 from None
+        newest = rows.order_by("-position").values_list("position", flat=True)
+        lines = (f"{line}\n" for line in store.export_at(list(newest[:COUNTED])))
+        return StreamingHttpResponse(
+            lines,
+            content_type="application/jsonl; charset=utf-8",
+            headers={"Content-Disposition": 'attachment; filename="events.jsonl"'},
+        )
 
     @cell("time")
     def when(self, row: Event) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import re
 from html import unescape
 
@@ -291,6 +292,32 @@ def test_an_event_shows_everything_that_was_recorded(told: Story):
     assert [one.position for one in page.context_data["page"].same_request] == [5, 6, 7]
     assert f"{TABLE}/event/7/change/" in page.content.decode()
     assert f"{TABLE}/event/9/change/" in page.content.decode()
+
+
+def test_the_filtered_list_is_taken_away_as_the_lines_of_the_export(told_on_both: Story):
+    every, client = list(store.export()), auditor()
+    for query, positions in {
+        "": range(1, 16),
+        "?q=nightly": (5, 6, 7, 8),
+        "?type=other": (15,),
+        "?q=nobody": (),
+        "?q=nightly&type=imported&p=9": (5, 6, 8),
+    }.items():
+        answer = client.get(f"{TABLE}/event/export/{query}")
+        lines = b"".join(answer.streaming_content).decode().splitlines()
+        assert lines == [every[position - 1] for position in positions], query
+    assert "events.jsonl" in answer["Content-Disposition"]
+    assert "export/?q=nightly" in client.get(f"{TABLE}/event/?q=nightly").content.decode()
+    assert client.get(f"{TABLE}/event/export/?nothing=1").status_code == 404
+    assert visitor("someone").get(f"{TABLE}/event/export/").status_code == 403
+    assert client.post(f"{TABLE}/event/export/").status_code == 403
+
+
+def test_an_export_has_as_many_lines_as_the_list_has_rows(told: Story, monkeypatch):
+    monkeypatch.setattr(events, "COUNTED", 3)
+    answer = auditor().get(f"{TABLE}/event/export/")
+    positions = [json.loads(line)["position"] for line in answer.streaming_content]
+    assert positions == [13, 14, 15]
 
 
 def test_a_refusal_shows_what_the_gate_checked(told: Story):
