@@ -9,7 +9,9 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import re
 import uuid
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,7 @@ from templates_app.services import pool, signing
 from templates_app.trust import statement
 from tests.servers import Keys
 
+TABLE = "/admin/templates_app"
 SCRIPT = "<script>alert('owned')</script>"
 LONG = "registry.builds.example.org:5000/" + "platform/team-with-a-long-name/" * 5 + "image"
 REQUEST = "req-of-the-nightly-run"
@@ -307,3 +310,9 @@ def auditor() -> Client:
 
 def superuser() -> Client:
     return visitor("root", superuser=True)
+
+
+def text(response: Any) -> str:
+    """What a reader sees: no tags, one space between words."""
+    body = re.sub(r"<(script|style)\b.*?</\1>", " ", response.content.decode(), flags=re.DOTALL)
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", body)))

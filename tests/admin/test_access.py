@@ -12,9 +12,8 @@ from knox.models import AuthToken
 from coppice_site.middleware import POLICY
 from templates_app import store
 from templates_app.models import Event, Generation, Lease, Sandbox, Signature, Template
-from tests.house import Story, auditor, superuser, visitor
+from tests.house import TABLE, Story, auditor, superuser, visitor
 
-TABLE = "/admin/templates_app"
 LISTS = {
     f"{TABLE}/template/": Template,
     f"{TABLE}/event/": Event,
