@@ -14,9 +14,11 @@ REFUSED = "oci:localhost:1/x/y:1"  # not among the allowed hosts, so nobody is a
 @pytest.fixture
 def stocked(shop):
     """One template from an image, and one made by hand."""
-    store.append(imported("web", reference=REFUSED), meta=meta())
     shop.hand_make("house")
     assert shop.run("reload_templates").status == 0
+    dataset = f"{shop.pool}/coppice/web-g1-0a0b0c0d"
+    made = imported("web", reference=REFUSED, dataset=dataset, origin=f"{dataset}@base")
+    store.append(made, meta=meta())
     return shop
 
 
