@@ -232,6 +232,10 @@ SPECTACULAR_SETTINGS = {
     "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums"],
 }
 
+# A whole import: resolve, pull, copy, digest and the wait for another import of the same name, each
+# as long as a step may take.
+_TASK_SECONDS = COPPICE_LIMIT_STEP_SECONDS * 4
+
 # At-least-once, whatever the settings: exactly-once lives in the append and the lease. The retry
 # clock starts when a task is taken into memory, so it covers every task queued before this one:
 # retry > timeout * (ceil((queue_limit + bulk) / workers) + 1) + 5, held by a system check.
@@ -241,8 +245,8 @@ Q_CLUSTER = {
     "workers": 1,
     "bulk": 1,
     "queue_limit": 1,
-    "timeout": COPPICE_LIMIT_STEP_SECONDS,
-    "retry": COPPICE_LIMIT_STEP_SECONDS * 3 + 6,
+    "timeout": _TASK_SECONDS,
+    "retry": _TASK_SECONDS * 3 + 6,
     "ack_failures": True,
     "max_attempts": 5,
     "catch_up": False,

@@ -60,11 +60,31 @@ logconfig_dict["loggers"]["gunicorn.error"] = {
 logconfig_dict["loggers"]["gunicorn.access"] = {"handlers": [], "level": "INFO", "propagate": False}
 
 
-def on_starting(server):
-    """Recovery, before the first request: what a killed server left half-made is cleared away.
+_died = False  # a worker ended, and recovery has not looked since
 
-    In a process of its own, so that the one that forks workers holds no database connection. A
-    failure is logged and does not stop the start: with the pool gone, the log and the registry of
+
+def on_starting(server):
+    """Recovery, before the first request: what a killed server left half-made is cleared away."""
+    _recover(server)
+
+
+def child_exit(server, worker):
+    global _died
+    _died = True
+
+
+def pre_fork(server, worker):
+    """Before a worker that was killed is replaced: nothing else would look at what it left."""
+    global _died
+    if _died:
+        _died = False
+        _recover(server)
+
+
+def _recover(server):
+    """In a process of its own, so that the one that forks workers holds no database connection.
+
+    A failure is logged and does not stop the start: with the pool gone, the log and the registry of
     templates must still be readable; /readyz says what is wrong, and the next start tries again.
     """
     recover = [sys.executable, str(_ROOT / "manage.py"), "recover"]

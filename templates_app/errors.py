@@ -176,6 +176,12 @@ class SandboxExists(Conflict):
     title = "A sandbox of this name exists"
 
 
+class SandboxBusy(Conflict):
+    code, permanent = "sandbox_busy", False
+    title = "Somebody else launches or destroys this sandbox now"
+    hint = "Look at it with: coppice sandbox list, then try again."
+
+
 class AdoptedInTheWay(Conflict):
     code = "adopted_in_the_way"
     title = "A hand-made dataset holds this name and cannot be moved aside"

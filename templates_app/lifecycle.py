@@ -12,6 +12,9 @@ from dataclasses import dataclass, field, replace
 from templates_app.errors import TemplateExists, TemplateMissing, TemplateNotFound
 from templates_app.events import Destroyed, DomainEvent, Imported, Reloaded
 
+#: Types of the events that :func:`evolve` looks at.
+TYPES = (Imported.type, Destroyed.type, Reloaded.type)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationState:

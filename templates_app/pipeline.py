@@ -14,7 +14,13 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from templates_app.datasets.base import DatasetDriver, Snapshot, alias_name, generation_name
-from templates_app.errors import CoppiceError, PlatformIncompatible
+from templates_app.errors import (
+    AdoptedInTheWay,
+    CoppiceError,
+    PlatformIncompatible,
+    PoolBusy,
+    TemplateInUse,
+)
 from templates_app.events import Deviation, Verdict
 from templates_app.names import TemplateName
 from templates_app.sources.base import Progress, Receipt, Report, Resolved, Source
@@ -70,6 +76,8 @@ class Job:
     hand_made: bool = False  # a hand-made dataset stands where the alias goes
     stage: str = "resolve"
     resolved: Resolved | None = None
+    done: bool = False  # the generation is in the log
+    undecided: bool = False  # nobody could say whether it is
     undone: list[str] = field(default_factory=list)
     leftovers: list[str] = field(default_factory=list)
     milliseconds: dict[str, int] = field(default_factory=dict)
@@ -99,19 +107,37 @@ class Job:
             else:
                 self.undone.append(what)
 
-    def keep(self) -> None:
-        self._undo.clear()
 
+def run(job: Job, commit: Callable[[Made], T], committed: Callable[[], T | None]) -> T:
+    """Make the generation, then ``commit`` it; undo everything on any exit before that.
 
-def run(job: Job, commit: Callable[[Made], T]) -> T:
-    """Make the generation, then ``commit`` it; undo everything on any exit before that."""
+    ``commit`` may fail after it took effect (a connection that breaks while the database commits,
+    a timeout that arrives just then). So ``committed`` is asked what is in the log: its result is
+    the run's; None means that nothing is; if it cannot be asked either, nothing is undone, for the
+    generation may be the current one, and the job is ``undecided``: recovery finds out.
+    """
     try:
-        result = commit(_make(job))
+        made = _make(job)
     except BaseException:
         # BaseException: the queue's timeout and an interrupt come as SystemExit, KeyboardInterrupt.
         job.unwind()
         raise
-    job.keep()
+    try:
+        result = commit(made)
+    except BaseException as error:
+        try:
+            found = committed()
+        except BaseException:  # noqa: BLE001 - the first error goes on; this one only says "unknown"
+            job.undecided = True
+            raise error from None
+        if found is None:
+            job.unwind()
+            raise
+        job.done = True
+        if not isinstance(error, Exception):
+            raise
+        return found
+    job.done = True
     return result
 
 
@@ -119,7 +145,7 @@ def _make(job: Job) -> Made:
     with _timed(job, "resolve"):
         resolved = job.resolved = job.source.resolve()
     with _timed(job, "create"):
-        moved_aside = _make_way(job)
+        moved_aside = _early_way(job)
         job.undo_with(f"dataset {job.relative}", lambda: job.driver.destroy(job.relative))
         dataset = job.driver.create(job.relative)
     job.enter("pull")
@@ -140,6 +166,7 @@ def _make(job: Job) -> Made:
         )
     with _timed(job, "seal"):
         snapshot = job.driver.seal(job.relative)
+        moved_aside = moved_aside or _make_way(job)
     job.enter("record")
     deviations = tuple(one for one in (planted,) if one)
     text = statement.build(
@@ -168,18 +195,49 @@ def _make(job: Job) -> Made:
     )
 
 
+def _early_way(job: Job) -> str | None:
+    """Before the bytes move: what stands where the alias will be is known here, and can be moved.
+
+    Else a conflict is said now, and nothing was downloaded for it. Whether one that has clones can
+    be moved is for the pool to say, so that one is moved at once (its new full name is returned);
+    all others stay current, in their place, until the import is done.
+    """
+    alias = alias_name(job.name.text)
+    if not job.driver.stranger(alias):
+        return None
+    if not job.hand_made:
+        raise AdoptedInTheWay(
+            f"{alias} was made by hand and is not known here yet.",
+            hint="Adopt it with: coppice tpl reload. Then import with --force, or rename it.",
+        )
+    return _make_way(job) if job.driver.dependents(alias) else None
+
+
 def _make_way(job: Job) -> str | None:
     """Move a hand-made dataset from where the alias will be; its new full name, if there was one.
 
-    Before the bytes move, not after: while it cannot be moved (it has mounted clones, say) the
-    answer is a conflict, and nothing was downloaded for it.
+    Not there, although the log has it as current: somebody removed it, and nothing is to be moved.
     """
-    if not job.hand_made:
-        return None
     old, new = alias_name(job.name.text), generation_name(job.name.text, 0, job.import_id)
-    job.driver.move(old, new)
-    job.undo_with(f"move of {old}", lambda: job.driver.move(new, old))
+    if not job.hand_made or not job.driver.stranger(old):
+        return None
+    # Before the move: an interrupt may come when it has taken effect, and is not yet known to have.
+    job.undo_with(f"move of {old}", lambda: _move_back(job.driver, new, old))
+    try:
+        job.driver.move(old, new)
+    except (TemplateInUse, PoolBusy) as error:
+        raise AdoptedInTheWay(
+            f"{old} was made by hand and cannot be moved aside: {error.detail}",
+            hint="Destroy what is cloned from it, or choose another name.",
+            extra=error.extra,
+            private=error.private,
+        ) from error
     return job.driver.full_name(new)
+
+
+def _move_back(driver: DatasetDriver, new: str, old: str) -> None:
+    if driver.snapshot(new) is not None:
+        driver.move(new, old)
 
 
 def _refuse_foreign(job: Job, verdict: Verdict) -> None:

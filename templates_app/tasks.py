@@ -11,4 +11,6 @@ def reimport(name: str, job: str, force: bool) -> str:
     """Re-import ``name`` for ``job`` (a UUID as text). Safe to deliver more than once."""
     context = common.context(actor="queue", source="task", request_id=job)
     done = bulk.reimport(name=name, job=uuid.UUID(job), force=force, context=context)
-    return done.action if isinstance(done, bulk.Item) else f"generation {done.position}"
+    if isinstance(done, bulk.Item):
+        return f"{done.action}: {done.code}" if done.code else done.action
+    return f"imported, position {done.position}"

@@ -13,6 +13,7 @@ there. All methods may be called from many threads and processes at once.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,6 +140,16 @@ class DatasetDriver(Protocol):
         An old alias is replaced; one that has clones made by hand is moved aside (below OURS) where
         the pool can do that, else TemplateInUse is raised and everything stays as it was.
         What this driver did not make is never touched: AdoptedInTheWay. TemplateMissing.
+        """
+
+    def stranger(self, alias: str) -> bool:
+        """Whether something that this driver did not make stands where ``alias`` would be."""
+
+    def unpoint(self, alias: str, relatives: Collection[str]) -> None:
+        """``alias`` is gone if it leads to one of the generations ``relatives``. Idempotent.
+
+        What leads elsewhere, or was not made by this driver, is not touched. TemplateInUse if
+        somebody cloned from it by hand.
         """
 
     def clone(self, relative: str, name: str) -> Dataset:

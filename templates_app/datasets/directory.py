@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from templates_app.datasets import trees
@@ -152,6 +152,21 @@ class DirectoryDriver:
                     replace_link(link, f"{relative}@{BASE}", work)
             trees.write_names(self.root)
             return self._sealed(alias)
+
+    def stranger(self, alias: str) -> bool:
+        self._pool.assert_there()
+        links = (self._pool.path(alias), self._pool.based(alias))
+        return any(_is_there(link) and leads_to(link) is None for link in links)
+
+    def unpoint(self, alias: str, relatives: Collection[str]) -> None:
+        self._pool.prepare()
+        path, based = self._pool.path(alias), self._pool.based(alias)
+        with self._pool.lock(alias), trees.disk_errors("The alias cannot be removed"):
+            # @base first: whoever looks for a template finds none from then on.
+            for link in (based, path):
+                if leads_to(link) in relatives:
+                    link.unlink()
+            trees.write_names(self.root)
 
     # --- sandboxes, and every dataset ----------------------------------------------------------
 

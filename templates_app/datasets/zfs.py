@@ -15,7 +15,7 @@ import contextlib
 import logging
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from templates_app.datasets.base import (
@@ -46,7 +46,8 @@ logger = logging.getLogger("coppice.datasets")
 
 #: Set on the aliases that we made: the only datasets outside OURS that point() may destroy.
 ALIAS_MARK = "coppice:alias"
-_LOCKED_DOWN = ("setuid=off", "exec=off", "atime=off") + (
+#: snapdir: with "visible", which may be inherited, .zfs would stand among the image's files.
+_LOCKED_DOWN = ("setuid=off", "exec=off", "atime=off", "snapdir=hidden") + (
     () if sys.platform.startswith("freebsd") else ("devices=off",)
 )
 
@@ -154,16 +155,12 @@ class ZfsDriver:
         full = self.full_name(alias)
         # Recovery, reload and an import may come to the same alias at the same moment.
         with self._lock(alias, patience=self._seconds):
-            out = zfs(
-                *("get", "-H", "-o", "property,value,source", f"origin,{ALIAS_MARK}", "--", full),
-                expect={Kind.ABSENT},
-            )
-            if out.done:
-                old = {row[0]: (row[1], row[2]) for row in out.rows()}
+            if (old := self._alias(full)) is not None:
+                origin, ours = old
                 found = self.snapshot(alias)
-                if found is not None and old["origin"][0] == wanted.name:
+                if found is not None and origin == wanted.name:
                     return found
-                if old[ALIAS_MARK][1] != "local":
+                if not ours:
                     raise AdoptedInTheWay(f"The dataset {full} was not made by Coppice.")
                 self._remove_alias(alias)
             # canmount=off, so that version 23 does not mount it; then noauto, for operators.
@@ -172,6 +169,27 @@ class ZfsDriver:
             zfs("snapshot", "--", f"{full}@{BASE}")
             zfs("set", "canmount=noauto", full)
             return self._sealed(alias)
+
+    def _alias(self, full: str) -> tuple[str, bool] | None:
+        """(origin, whether point() made it) of a dataset where an alias goes; None if absent."""
+        words = ("get", "-H", "-o", "property,value,source", f"origin,{ALIAS_MARK}", "--", full)
+        out = zfs(*words, expect={Kind.ABSENT})
+        if not out.done:
+            return None
+        got = {row[0]: (row[1], row[2]) for row in out.rows()}
+        # "received" after a restore by zfs send -R. Inherited ones say nothing of this dataset.
+        return got["origin"][0], got[ALIAS_MARK][1] in ("local", "received")
+
+    def stranger(self, alias: str) -> bool:
+        found = self._alias(self.full_name(alias))
+        return found is not None and not found[1]
+
+    def unpoint(self, alias: str, relatives: Collection[str]) -> None:
+        origins = {f"{self.full_name(relative)}@{BASE}" for relative in relatives}
+        with self._lock(alias, patience=self._seconds):
+            found = self._alias(self.full_name(alias))
+            if found is not None and found[1] and found[0] in origins:
+                self.destroy(alias)
 
     def _remove_alias(self, alias: str) -> None:
         try:

@@ -53,9 +53,11 @@ class ZfsPool:
     def private_place(self) -> None:
         """Make what generations live below, and see to it that nobody else can enter it."""
         ours = f"{self.root}/{OURS}"
+        # Each time: where the root is not mounted, directories that are made here would lie
+        # beneath its mount point and keep it from being mounted.
+        self._check_root()
         got = self.properties(ours, "mountpoint", "readonly")
         if got is None:
-            self._check_root()
             # EXISTS: another import made it at the same moment.
             zfs("create", "-o", "canmount=off", "--", ours, expect={Kind.EXISTS})
             got = self.properties(ours, "mountpoint", "readonly") or self.no_root()

@@ -50,7 +50,10 @@ def choose(*, names: Sequence[str], everything: bool) -> list[str]:
 
 def plan(*, name: str, force: bool) -> Item:
     """Resolve the recorded reference and say what a re-import would do; changes nothing."""
-    current = Template.objects.select_related("current").get(pk=name).current
+    row = Template.objects.select_related("current").filter(pk=name).first()
+    if row is None:
+        raise TemplateNotFound(f"There is no template {name} any more.")
+    current = row.current
     if current.adopted:
         return Item(
             name=name,

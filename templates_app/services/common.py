@@ -7,6 +7,7 @@ from django.conf import settings
 from templates_app import lifecycle, sources, store
 from templates_app.datasets import from_pool
 from templates_app.datasets.base import OURS, DatasetDriver
+from templates_app.errors import PoolUnavailable
 from templates_app.events import Meta
 from templates_app.pipeline import Rules
 
@@ -49,10 +50,20 @@ def rules() -> Rules:
 
 def state_of(name: str) -> lifecycle.TemplateState:
     """The template as its events tell it."""
-    return lifecycle.fold(name, (one.event for one in store.about("template", name)))
+    # Those that a fold looks at: a template may have been launched a hundred thousand times.
+    told = store.about("template", name, types=lifecycle.TYPES)
+    return lifecycle.fold(name, (one.event for one in told))
 
 
 def relative(pool: DatasetDriver, full: str) -> str:
-    """A full dataset or snapshot name as the driver takes it: below the root, without @base."""
+    """A full dataset or snapshot name as the driver takes it: below the root, without @base.
+
+    PoolUnavailable where it is on another pool than the one that is set now.
+    """
     root = pool.full_name(OURS).removesuffix(OURS)
+    if not full.startswith(root):
+        raise PoolUnavailable(
+            f"{full} was recorded on another pool than {pool.pool}.",
+            hint="Set COPPICE_POOL to the pool that this database belongs to.",
+        )
     return full.removeprefix(root).partition("@")[0]

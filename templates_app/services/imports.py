@@ -6,17 +6,14 @@ import logging
 from collections.abc import Callable
 from uuid import UUID
 
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
 
 from templates_app import lifecycle, pipeline, sources, store
 from templates_app.datasets.base import BASE, DatasetDriver, alias_name, generation_name
 from templates_app.errors import (
-    AdoptedInTheWay,
     CoppiceError,
     EventConflict,
     ImportInProgress,
-    PoolBusy,
-    TemplateInUse,
 )
 from templates_app.events import Imported, ImportFailed, Meta, Recorded
 from templates_app.models import Lease
@@ -52,12 +49,8 @@ def import_template(
         _record_failure(template.text, "", quote(source)[:600], "parse", error, None, context)
         raise
     lifecycle.next_generation(common.state_of(template.text), force=force)
-    held = _acquire(template.text, parsed, context)
-    try:
-        recorded = _import(template, parsed, force, context, event_id, held, on_progress)
-    finally:
-        held.release()
-    return recorded
+    with _acquire(template.text, parsed, context) as held:
+        return _import(template, parsed, force, context, event_id, held, on_progress)
 
 
 def _acquire(name: str, source: Source, context: Meta) -> leases.Held:
@@ -107,30 +100,27 @@ def _import(
     def commit(made: pipeline.Made) -> Recorded:
         return _commit(job, made, force, context, event_id)
 
+    def committed() -> Recorded | None:
+        connection.close_if_unusable_or_obsolete()  # it may be what broke
+        found = store.about("import", job.import_id, types=(Imported.type,))
+        return found[0] if found else None
+
     try:
         held.place(generation=number, dataset=job.relative)
         driver.check()
-        recorded = pipeline.run(job, commit)
-    except (TemplateInUse, PoolBusy) as error:
-        if job.stage != "create":
-            _failed(job, error, context)
-            raise
-        blocked = _in_the_way(template.text, error)
-        _failed(job, blocked, context)
-        raise blocked from error
+        recorded = pipeline.run(job, commit, committed)
     except BaseException as error:
+        if job.undecided:
+            # Recovery asks the log once more when it can be asked, by the lease that stays.
+            held.leave()
+            logger.error("whether the import of %s is in the log is not known", template.text)
+            raise
+        if job.done:
+            raise  # an interrupt that came after the commit: the generation is there
         _failed(job, error, context)
         raise
     point_alias(driver, template.text, recorded)
     return recorded
-
-
-def _in_the_way(name: str, cause: CoppiceError) -> CoppiceError:
-    return AdoptedInTheWay(
-        f"{alias_name(name)} was made by hand and cannot be moved aside: {cause.detail}",
-        hint="Destroy what is cloned from it, or choose another name.",
-        extra=cause.extra,
-    )
 
 
 def _commit(

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, InterfaceError, connection, transaction
 
 from templates_app import gate, lifecycle, store
-from templates_app.datasets.base import Dataset, DatasetDriver, Snapshot, sandbox_name
+from templates_app.datasets.base import (
+    Dataset,
+    DatasetDriver,
+    Snapshot,
+    alias_name,
+    sandbox_name,
+)
 from templates_app.errors import (
     GATE_CODES,
+    CoppiceError,
     EventConflict,
     GateRefused,
+    MalformedName,
     SandboxExists,
 )
 from templates_app.events import (
@@ -22,9 +31,12 @@ from templates_app.events import (
     SandboxDestroyed,
     SandboxRefused,
 )
-from templates_app.models import Sandbox, Signature
+from templates_app.models import Generation, Sandbox, Signature
 from templates_app.names import TemplateName
-from templates_app.services import common, queries, signing
+from templates_app.projections import generation_key
+from templates_app.services import common, intents, queries, signing
+
+logger = logging.getLogger("coppice.launches")
 
 
 def decide(
@@ -66,10 +78,22 @@ def create_sandbox(*, template: str, name: str | None, context: Meta) -> Recorde
     """Clone the current generation through the gate; returns the ``sandbox-created`` event.
 
     Raises GateRefused (with the decision, after a ``sandbox-refused`` event), TemplateNotFound,
-    TemplateMissing, SandboxExists, and what the pool raises.
+    TemplateMissing, SandboxExists, SandboxBusy, and what the pool raises.
     """
     parsed = TemplateName.parse(template)
-    sandbox_id = uuid.uuid4().hex[:12] if name is None else TemplateName.parse(name).text
+    sandbox_id = uuid.uuid4().hex[:12] if name is None else _sandbox_id(name)
+    with intents.alone(sandbox_id):
+        return _launch(parsed, sandbox_id, context)
+
+
+def _sandbox_id(name: str) -> str:
+    if name.endswith(alias_name("")):
+        # The dataset of sandbox "x-template" would be the alias of a template "sandbox-x".
+        raise MalformedName(f"A sandbox's name may not end in {alias_name('')}.")
+    return TemplateName.parse(name).text
+
+
+def _launch(parsed: TemplateName, sandbox_id: str, context: Meta) -> Recorded:
     state = common.state_of(parsed.text)
     generation = lifecycle.current(state)
     driver = common.driver()
@@ -82,15 +106,37 @@ def create_sandbox(*, template: str, name: str | None, context: Meta) -> Recorde
     if Sandbox.objects.filter(pk=sandbox_id, destroyed_at__isnull=True).exists():
         raise SandboxExists(f"There is a sandbox {sandbox_id}.")
     relative = common.relative(driver, generation.dataset)
-    clone = driver.clone(relative, sandbox_name(sandbox_id))
+    intents.note(sandbox_id, generation.origin)
+    try:
+        clone = driver.clone(relative, sandbox_name(sandbox_id))
+    except SandboxExists:
+        intents.forget(sandbox_id)
+        raise
     try:
         # The snapshot could have been made anew between the decision and the clone.
         if (now := _live(driver, generation)) != live:
             raise _refuse(decide(parsed.text, generation, now), generation, context)
-        return _record(sandbox_id, version, clone, decision, state, generation, context)
+        recorded = _record(sandbox_id, version, clone, decision, state, generation, context)
     except BaseException:
-        driver.destroy(sandbox_name(sandbox_id))
+        _take_back(driver, sandbox_id)
         raise
+    intents.forget(sandbox_id)
+    return recorded
+
+
+def _take_back(driver: DatasetDriver, sandbox_id: str) -> None:
+    """Remove the clone of a launch that failed, unless the log has it all the same.
+
+    What cannot be done now, or be known (the database is away), recovery does by the note. The
+    error that ended the launch is the one to be told, not ours.
+    """
+    try:
+        connection.close_if_unusable_or_obsolete()
+        if not Sandbox.objects.filter(pk=sandbox_id, destroyed_at__isnull=True).exists():
+            driver.destroy(sandbox_name(sandbox_id))
+        intents.forget(sandbox_id)
+    except (CoppiceError, DatabaseError, InterfaceError) as error:
+        logger.error("the clone of sandbox %s is left for recovery: %s", sandbox_id, error)
 
 
 def _record(
@@ -122,7 +168,8 @@ def _record(
             (recorded,) = store.append([event], meta=context, expected={stream: version})
             # Under the log's lock: a destroy that came first has taken the generation away. A
             # newer generation is no reason to refuse: this one was current when we decided.
-            if generation.number not in common.state_of(state.name).generations:
+            key = generation_key(state.name, generation.number)
+            if not Generation.objects.filter(pk=key, destroyed_position__isnull=True).exists():
                 raise EventConflict(f"{state.name} was destroyed while it was launched.")
     except EventConflict as conflict:
         if conflict.extra.get("stream") == stream:
@@ -161,9 +208,12 @@ def _refuse(
 def destroy_sandbox(*, sandbox_id: str, context: Meta) -> Recorded:
     """Destroy the clone, then say so. A repeated call finds nothing: SandboxNotFound."""
     row = queries.sandbox(sandbox_id=sandbox_id)
-    version = store.stream_version(f"sandbox:{sandbox_id}")
-    driver = common.driver()
-    driver.destroy(common.relative(driver, row.dataset))
-    event = SandboxDestroyed(sandbox=sandbox_id, template=row.template_name, dataset=row.dataset)
-    (recorded,) = store.append([event], meta=context, expected={event.stream(): version})
+    # Alone: of two calls at once the second must not destroy what was launched after the first.
+    with intents.alone(row.id):
+        row = queries.sandbox(sandbox_id=row.id)
+        version = store.stream_version(f"sandbox:{row.id}")
+        driver = common.driver()
+        driver.destroy(common.relative(driver, row.dataset))
+        event = SandboxDestroyed(sandbox=row.id, template=row.template_name, dataset=row.dataset)
+        (recorded,) = store.append([event], meta=context, expected={event.stream(): version})
     return recorded

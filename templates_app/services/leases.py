@@ -9,21 +9,27 @@ dead. A lease of another node is never judged from here.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, InterfaceError, connection, transaction
 from django.utils import timezone
 
 from templates_app.errors import ImportInProgress
 from templates_app.events import Meta
 from templates_app.models import Lease
 from templates_app.sources.base import Progress
+
+logger = logging.getLogger("coppice.leases")
+
+DATABASE_ERRORS = (DatabaseError, InterfaceError)
 
 #: Seconds between two writes of an import's progress.
 THROTTLE = 0.5
@@ -37,6 +43,24 @@ class Held:
         self._descriptor = descriptor
         self._path = path
         self._written = 0.0
+        self._stays = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The lease ends; where the database cannot be told, whoever comes next finds it dead."""
+        try:
+            if not self._stays:
+                Lease.objects.filter(pk=self.row.pk, import_id=self.row.import_id).delete()
+        except DATABASE_ERRORS as error:
+            logger.warning("the lease of %s stays for recovery: %s", self.row.pk, error)
+        finally:
+            _unlock(self._descriptor, self._path)
+
+    def leave(self) -> None:
+        """Let the row stay when this process is done with it: recovery is to look at it."""
+        self._stays = True
 
     def report(self, progress: Progress) -> None:
         """Record how far the import is; what readers see is at most THROTTLE seconds old."""
@@ -47,24 +71,23 @@ class Held:
         self.row.stage = progress.stage
         self.row.done, self.row.total, self.row.unit = progress.done, progress.total, progress.unit
         self.row.updated_at = timezone.now()
-        Lease.objects.filter(pk=self.row.pk, import_id=self.row.import_id).update(
-            stage=progress.stage,
-            done=progress.done,
-            total=progress.total,
-            unit=progress.unit,
-            updated_at=self.row.updated_at,
-        )
+        try:
+            Lease.objects.filter(pk=self.row.pk, import_id=self.row.import_id).update(
+                stage=progress.stage,
+                done=progress.done,
+                total=progress.total,
+                unit=progress.unit,
+                updated_at=self.row.updated_at,
+            )
+        except DATABASE_ERRORS as error:
+            # A moment without the database must not cost an hour of import: the event needs it.
+            logger.warning("progress of %s is not recorded: %s", self.row.pk, error)
+            connection.close_if_unusable_or_obsolete()
 
     def place(self, *, generation: int, dataset: str) -> None:
         """Say where the import will write, before it does: recovery looks there."""
         self.row.generation, self.row.dataset = generation, dataset
         Lease.objects.filter(pk=self.row.pk).update(generation=generation, dataset=dataset)
-
-    def release(self) -> None:
-        try:
-            Lease.objects.filter(pk=self.row.pk, import_id=self.row.import_id).delete()
-        finally:
-            _unlock(self._descriptor, self._path)
 
 
 def lock_path(import_id: str) -> Path:

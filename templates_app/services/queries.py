@@ -137,11 +137,11 @@ def import_status(*, name: str) -> ImportStatus:
     if lease is not None:
         return ImportStatus(state="running", lease=lease, ended=None)
     types = (Imported.type, ImportFailed.type)
-    ended = [one for one in store.about("template", parsed.text) if one.type in types]
+    ended = store.about("template", parsed.text, types=types, newest_first=True, limit=1)
     if not ended:
         raise TemplateNotFound(f"Nothing was ever imported as {parsed}.")
-    state = "imported" if ended[-1].type == Imported.type else "failed"
-    return ImportStatus(state=state, lease=None, ended=ended[-1])
+    state = "imported" if ended[0].type == Imported.type else "failed"
+    return ImportStatus(state=state, lease=None, ended=ended[0])
 
 
 def sandboxes(*, template: str | None = None) -> list[Sandbox]:

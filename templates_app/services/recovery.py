@@ -3,38 +3,65 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 
 from templates_app import lifecycle, store
-from templates_app.datasets.base import DatasetDriver, alias_name
-from templates_app.errors import CoppiceError, Interrupted
+from templates_app.datasets.base import DatasetDriver, Found, alias_name, sandbox_name
+from templates_app.errors import CoppiceError, Interrupted, SandboxBusy
 from templates_app.events import Imported, ImportFailed, Meta
-from templates_app.models import Generation, Lease, Template
-from templates_app.services import common, leases
+from templates_app.models import Generation, Lease, Sandbox, Template
+from templates_app.services import common, intents, leases, removal
 from templates_app.sources import leftovers
 
 logger = logging.getLogger("coppice.recovery")
 
 
 def recover(*, context: Meta, dry_run: bool = False) -> list[str]:
-    """End dead imports, finish half-done destroys and alias moves. Returns one sentence each."""
+    """End dead imports and launches, finish half-done destroys and alias moves.
+
+    Returns one sentence each, also for what could not be done: that stops nothing else.
+    """
     done: list[str] = []
     for row in Lease.objects.order_by("template_name"):
-        if dry_run:
-            with leases.dead(row) as dead:
-                if dead:
-                    done.append(f"would end the dead import {row.import_id} of {row.template_name}")
-        elif end_if_dead(row, context=context):
-            done.append(f"ended the dead import {row.import_id} of {row.template_name}")
+        with _said(done, f"end the import {row.import_id} of {row.template_name}"):
+            if dry_run:
+                with leases.dead(row) as dead:
+                    if dead:
+                        done.append(_would_end(row))
+            elif end_if_dead(row, context=context):
+                done.append(f"ended the dead import {row.import_id} of {row.template_name}")
     driver = common.driver()
-    done += _finish_destroys(driver, dry_run)
-    done += _point_aliases(driver, dry_run)
+    found = driver.find_all()
+    _finish_launches(driver, found, done, dry_run)
+    _finish_destroys(driver, found, done, dry_run)
+    _point_aliases(driver, found, done, dry_run)
     if not dry_run:
-        alive = set(Lease.objects.values_list("import_id", flat=True))
-        done += [f"removed {name}, left by a dead process" for name in driver.sweep()]
-        done += leftovers.clean_all(common.source_context(), alive=alive)
+        with _said(done, "sweep the pool"):
+            done += [f"removed {name}, left by a dead process" for name in driver.sweep()]
+        with _said(done, "clear container storage"):
+            alive = set(Lease.objects.values_list("import_id", flat=True))
+            done += leftovers.clean_all(common.source_context(), alive=alive)
     for sentence in done:
         logger.warning("recovery: %s", sentence)
     return done
+
+
+def _would_end(row: Lease) -> str:
+    return f"would end the dead import {row.import_id} of {row.template_name}"
+
+
+@contextmanager
+def _said(done: list[str], what: str) -> Iterator[None]:
+    """A failure in the block is a sentence of ``done``, and the block's end."""
+    try:
+        yield
+    except CoppiceError as error:
+        logger.warning("could not %s", what, extra={"code": error.code, "private": error.private})
+        done.append(f"could not {what}: {error.detail}")
+    except OSError as error:
+        done.append(f"could not {what}: {error.strerror or type(error).__name__}")
 
 
 def end_if_dead(row: Lease, *, context: Meta) -> bool:
@@ -81,50 +108,82 @@ def _undo_dataset(row: Lease, undone: list[str]) -> None:
             undone.append(f"move of {alias_name(row.template_name)}")
 
 
-def _finish_destroys(driver: DatasetDriver, dry_run: bool) -> list[str]:
-    """Datasets of generations that the log has as destroyed, and are still there."""
-    on_pool = {found.name: found.relative for found in driver.find_all()}
+def _finish_launches(
+    driver: DatasetDriver, found: list[Found], done: list[str], dry_run: bool
+) -> None:
+    """Clones of launches whose process died before their event."""
+    on_pool = {one.relative: one for one in found}
+    for sandbox_id, origin in intents.noted().items():
+        relative = sandbox_name(sandbox_id)
+        with (
+            _said(done, f"end the launch of sandbox {sandbox_id}"),
+            suppress(SandboxBusy),  # it is alive
+            intents.alone(sandbox_id, patience=0),
+        ):
+            one = on_pool.get(relative)
+            known = Sandbox.objects.filter(pk=sandbox_id, destroyed_at__isnull=True).exists()
+            # By its origin too: what somebody else made under this name is not ours.
+            if one is not None and one.origin == origin and not known:
+                if dry_run:
+                    done.append(f"would remove {relative}, a clone that no event knows")
+                    continue
+                driver.destroy(relative)
+                done.append(f"removed {relative}, a clone that no event knows")
+            if not dry_run:
+                intents.forget(sandbox_id)
+
+
+def _finish_destroys(
+    driver: DatasetDriver, found: list[Found], done: list[str], dry_run: bool
+) -> None:
+    """What is still there of templates that the log has as destroyed."""
+    on_pool = {one.name: one for one in found}
     live = set(Template.objects.values_list("name", flat=True))
-    done = []
     for generation in Generation.objects.filter(destroyed_position__isnull=False):
         alias = alias_name(generation.template_name)
-        if generation.dataset in on_pool:
-            done += _destroy(driver, on_pool[generation.dataset], dry_run)
-        full_alias = driver.full_name(alias)
-        if generation.template_name not in live and full_alias in on_pool:
-            origin = next((f.origin for f in driver.find_all() if f.name == full_alias), None)
-            if origin == generation.origin:
-                done += _destroy(driver, alias, dry_run)
-    return done
+        one = on_pool.get(driver.full_name(alias))
+        gone = generation.template_name not in live
+        if gone and one is not None and one.origin == generation.origin:
+            relative = common.relative(driver, generation.dataset)
+            _remove(done, alias, dry_run, partial(driver.unpoint, alias, [relative]))
+        one = on_pool.get(generation.dataset)
+        if one is None or (generation.adopted and not _is_it(one, generation)):
+            continue  # under an adopted one's name an operator may have made another since
+        _remove(done, one.relative, dry_run, partial(driver.destroy, one.relative))
 
 
-def _destroy(driver: DatasetDriver, relative: str, dry_run: bool) -> list[str]:
+def _is_it(one: Found, generation: Generation) -> bool:
+    return one.base is not None and one.base.guid == generation.snapshot_guid
+
+
+def _remove(done: list[str], relative: str, dry_run: bool, work: Callable[[], None]) -> None:
     if dry_run:
-        return [f"would remove {relative}, destroyed by the log"]
-    try:
-        driver.destroy(relative)
-    except CoppiceError as error:
-        return [f"could not remove {relative}, destroyed by the log: {error.detail}"]
-    return [f"removed {relative}, destroyed by the log"]
+        done.append(f"would remove {relative}, destroyed by the log")
+        return
+    with _said(done, f"remove {relative}, destroyed by the log"):
+        work()
+        done.append(f"removed {relative}, destroyed by the log")
 
 
-def _point_aliases(driver: DatasetDriver, dry_run: bool) -> list[str]:
-    """Aliases that do not follow the log: moved now."""
-    origins = {found.name: found.origin for found in driver.find_all() if found.base}
-    done = []
+def _point_aliases(
+    driver: DatasetDriver, found: list[Found], done: list[str], dry_run: bool
+) -> None:
+    """Aliases that do not follow the log: moved now. Then old ones that nobody needs: removed."""
+    origins = {one.name: one.origin for one in found if one.base}
     for template in Template.objects.filter(missing=False).select_related("current"):
         generation = template.current
         alias = driver.full_name(alias_name(template.name))
         if generation.adopted or origins.get(alias) == generation.origin:
             continue
+        what = f"the alias of {template.name} at {generation.origin}"
         if dry_run:
-            done.append(f"would point the alias of {template.name} at {generation.origin}")
+            done.append(f"would point {what}")
             continue
-        try:
+        with _said(done, f"point {what}"):
             lifecycle.launchable(common.state_of(template.name))
             driver.point(alias_name(template.name), common.relative(driver, generation.dataset))
-        except CoppiceError as error:
-            done.append(f"could not point the alias of {template.name}: {error.detail}")
-        else:
-            done.append(f"pointed the alias of {template.name} at {generation.origin}")
-    return done
+            done.append(f"pointed {what}")
+    with _said(done, "remove old aliases"):
+        for aside in () if dry_run else removal.asides(driver, found):
+            driver.destroy(aside)
+            done.append(f"removed {aside}, an old alias that nothing is cloned from")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -502,6 +503,24 @@ class TestAPool:
             time.sleep(0.1)  # ZFS gives freed blocks back with the next transaction group
         assert (pool.clone(ONE, "sandbox-1").path / "data").stat().st_size == 300_000
 
+    def test_an_alias_is_removed_only_if_it_leads_to_what_was_said_and_is_ours(self, pool):
+        assert not pool.stranger(ALIAS)
+        make(pool)
+        make(pool, TWO)
+        pool.point(ALIAS, ONE)
+        before = pool.find_all()
+        assert not pool.stranger(ALIAS)
+        pool.unpoint(ALIAS, {TWO})
+        assert pool.find_all() == before
+        pool.unpoint(ALIAS, {ONE, TWO})
+        pool.unpoint(ALIAS, {ONE, TWO})
+        assert names(pool) == [ONE, TWO]
+        hand_make(pool, ALIAS)
+        assert pool.stranger(ALIAS)
+        before = pool.find_all()
+        pool.unpoint(ALIAS, {ONE, TWO})
+        assert pool.find_all() == before
+
     def test_a_read_only_pool_is_said_to_be_read_only(self, tiny_pool):
         pool = tiny_pool
         make(pool)
@@ -533,3 +552,34 @@ def test_an_unknown_kind_of_pool_is_refused(tmp_path):
     for pool in ("btrfs:/x", "zroot/jails", "dir:", ""):
         with pytest.raises(PoolUnavailable):
             from_pool(pool, step_seconds=1, state_dir=tmp_path)
+
+
+def test_a_root_that_is_not_mounted_is_no_pool(zfs_pool):
+    """What is made in its directory then would keep it from ever being mounted again."""
+    make(zfs_pool)
+    place = mountpoint(zfs_pool)
+    stubbornly("zfs", "unmount", zfs_pool.root)
+    for call in (zfs_pool.check, lambda: zfs_pool.create(TWO)):
+        with pytest.raises(PoolUnavailable, match="not mounted"):
+            call()
+    assert list(place.iterdir()) == []
+    sh("zfs", "mount", zfs_pool.root)
+    zfs_pool.check()
+
+
+def test_an_alias_that_was_restored_from_a_stream_is_still_ours(zfs_pool, tmp_path):
+    make(zfs_pool)
+    make(zfs_pool, TWO)
+    zfs_pool.point(ALIAS, ONE)
+    full = zfs_pool.full_name(ALIAS)
+    stream = tmp_path / "stream"
+    with stream.open("wb") as file:
+        subprocess.run(["zfs", "send", "-R", f"{full}@base"], stdout=file, check=True)
+    stubbornly("zfs", "destroy", "-r", full)
+    with stream.open("rb") as file:
+        subprocess.run(["zfs", "receive", full], stdin=file, check=True)
+    assert not zfs_pool.stranger(ALIAS)
+    zfs_pool.point(ALIAS, TWO)
+    with zfs_pool.reading(ALIAS) as view:
+        assert (view / "version").exists()
+    assert zfs_pool.dependents(TWO) == [full]

@@ -31,8 +31,8 @@ def installation(tmp_path: Path, registry: Registry, database_url: str) -> Insta
         database_url=database_url,
         COPPICE_REGISTRIES_INSECURE=registry.host,
         COPPICE_PLATFORM="linux/amd64",
-        # The queue delivers a lost task again after three times this and a little.
-        COPPICE_LIMIT_STEP_SECONDS="8",
+        # The queue delivers a lost task again after twelve times this and a little.
+        COPPICE_LIMIT_STEP_SECONDS="4",
     )
 
 
@@ -59,7 +59,7 @@ def test_each_template_is_imported_once_though_a_worker_is_killed(
         clusters[0].wait()
         wait_until(lambda: imports_of_second_version(installation) >= TEMPLATES, 150)
         # The killed worker's task is delivered again: nothing may be imported twice by that.
-        wait_until(lambda: queue_length(installation) == 0, 90)
+        wait_until(lambda: queue_length(installation) == 0, 150)
     finally:
         for cluster in clusters:
             if cluster.poll() is None:

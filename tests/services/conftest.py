@@ -1,0 +1,119 @@
+"""The use cases in this process: a real pool, a real database, and images made of a dict of files.
+
+A source of a scheme of its own stands in for registries, which have tests elsewhere: so that a test
+can say what happens in the middle of a fetch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from templates_app import sources, store
+from templates_app.datasets.base import DatasetDriver
+from templates_app.events import Digests, Meta, Recorded
+from templates_app.names import Platform
+from templates_app.services import common, imports
+from templates_app.sources.base import Progress, Receipt, Report, Resolved, SourceContext
+from tests.pools import sh
+
+WHO = Meta(actor="operator", source="api", request_id="a-request", node="test")
+
+
+@dataclass
+class Shelf:
+    """What the scheme ``made:`` serves; ``during`` is called in the middle of each fetch."""
+
+    files: dict[str, str] = field(default_factory=lambda: {"etc/motd": "one"})
+    during: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class MadeSource:
+    shelf: Shelf
+    canonical: str
+    context: SourceContext
+    scheme: str = "made"
+
+    @property
+    def given(self) -> str:
+        return self.canonical
+
+    def resolve(self) -> Resolved:
+        text = repr(sorted(self.shelf.files.items())).encode()
+        digest = f"sha256:{hashlib.sha256(text).hexdigest()}"
+        return Resolved(
+            canonical=self.canonical,
+            floating=True,
+            digests=Digests(index=None, manifest=digest, config=digest),
+            platform=Platform("linux", "amd64"),
+            config={},
+            layer_sizes=(1,),
+        )
+
+    def fetch(self, resolved: Resolved, into: Path, report: Report, import_id: str) -> Receipt:
+        report(Progress(stage="pull", done=0, total=1))
+        for name, text in self.shelf.files.items():
+            path = into / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        self.shelf.during()
+        report(Progress(stage="copy", done=1, total=1))
+        return Receipt(engine="made")
+
+
+@pytest.fixture
+def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
+    made = Shelf()
+    monkeypatch.setitem(
+        sources.SCHEMES, "made", lambda text, context: MadeSource(made, text, context)
+    )
+    return made
+
+
+@pytest.fixture
+def driver(
+    pool: DatasetDriver, any_database: str, settings, pool_state: Path, shelf: Shelf
+) -> Iterator[DatasetDriver]:
+    """The pool that the use cases work on; their database and sources are set too."""
+    settings.COPPICE_POOL = pool.pool
+    settings.COPPICE_STATE_DIR = pool_state
+    settings.COPPICE_NODE = "test"
+    settings.COPPICE_DNS_NAMESERVER = ""
+    settings.COPPICE_REQUIRE_SIGNED_TEMPLATES = "off"
+    settings.COPPICE_TRUSTED_KEYS = None
+    pool.check()
+    yield common.driver()
+    connection.close()
+
+
+def import_it(name: str = "web", **more: object) -> Recorded:
+    return imports.import_template(name=name, source=f"made:{name}", context=WHO, **more)
+
+
+def types() -> list[str]:
+    return [one.type for one in store.read()]
+
+
+def hand_make(driver: DatasetDriver, name: str, text: str = "by hand") -> Path:
+    """``<name>-template@base`` as an operator makes it; where its files are."""
+    full = driver.full_name(f"{name}-template")
+    if driver.kind == "zfs":
+        sh("zfs", "create", full)
+        place = Path(sh("zfs", "get", "-Hp", "-o", "value", "mountpoint", full).strip())
+    else:
+        place = Path(f"{full}@base")
+        place.mkdir()
+    (place / "motd").write_text(text)
+    if driver.kind == "zfs":
+        sh("zfs", "snapshot", f"{full}@base")
+    return place
+
+
+def standing(driver: DatasetDriver) -> list[str]:
+    return [found.relative for found in driver.find_all()]
