@@ -209,6 +209,12 @@ class LogIsAppendOnly(Conflict):
     title = "Events are never changed or deleted"
 
 
+class PreconditionFailed(Conflict):
+    code, status = "precondition_failed", 412
+    title = "It is not what the request says it is (If-Match)"
+    hint = "Look at the present state, then decide again."
+
+
 # --- what the image is -------------------------------------------------------------------------
 
 

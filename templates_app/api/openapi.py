@@ -73,4 +73,7 @@ ETAG = (
     _header("ETag", "Of these very bytes; send it as If-None-Match.", 200, 304),
     OpenApiParameter("If-None-Match", str, OpenApiParameter.HEADER, description="An ETag."),
 )
+IF_MATCH = OpenApiParameter(
+    "If-Match", str, OpenApiParameter.HEADER, description="The ETag of what is meant: else 412."
+)
 LOCATION = _header("Location", "The new thing's address.", 201)

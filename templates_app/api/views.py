@@ -22,6 +22,7 @@ from templates_app.api.errors import MEDIA_TYPE
 from templates_app.api.openapi import (
     DIGEST,
     ETAG,
+    IF_MATCH,
     LOCATION,
     MAX_PAGE,
     MAX_POSITION,
@@ -32,6 +33,7 @@ from templates_app.api.openapi import (
     whole,
 )
 from templates_app.api.permissions import Needs
+from templates_app.errors import PreconditionFailed
 from templates_app.events import Meta
 from templates_app.services import common, imports, launches, pool, queries, signing
 
@@ -87,9 +89,20 @@ def _number(request: Request, name: str, default: int, most: int) -> int:
     return int(text)
 
 
+def _etag(data: Any) -> str:
+    return f'"{hashlib.sha256(JSONRenderer().render(data)).hexdigest()[:32]}"'
+
+
+def _only_if_match(request: Request, data: Any) -> None:
+    """PreconditionFailed unless ``If-Match`` is absent, ``*``, or has the tag of ``data``."""
+    wanted = request.headers.get("If-Match")
+    if wanted is not None and not {_etag(data), "*"} & set(parse_etags(wanted)):
+        raise PreconditionFailed("It has changed since the tag in If-Match was given out.")
+
+
 def _tagged(request: Request, data: Any) -> Response:
     """200 with an ETag over the very bytes, or 304 where the caller has them already."""
-    etag = f'"{hashlib.sha256(JSONRenderer().render(data)).hexdigest()[:32]}"'
+    etag = _etag(data)
     headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
     # Compared weakly (RFC 9110 section 13.1.2): a proxy that compresses makes the tag a weak one.
     wanted = parse_etags(request.headers.get("If-None-Match", ""))
@@ -157,10 +170,13 @@ class Template(View):
         parameters=[
             NAME,
             query("dryRun", OpenApiTypes.BOOL, "Only say which datasets would go."),
+            IF_MATCH,
         ],
-        responses={200: shapes.Datasets, 204: None, **problems(409, 507)},
+        responses={200: shapes.Datasets, 204: None, **problems(409, 412, 507)},
     )
     def delete(self, request: Request, name: str) -> Response:
+        if "If-Match" in request.headers:
+            _only_if_match(request, shapes.Template(queries.template(name=name)).data)
         if _flag(request, "dryRun"):
             would = pool.destroy(name=name, context=who(request), dry_run=True)
             return Response({"datasets": would})

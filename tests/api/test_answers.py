@@ -137,6 +137,24 @@ def test_destroy_says_what_would_go_and_then_goes(api: Api):
     assert client.delete("/templates/web").json()["code"] == "template_not_found"
 
 
+def test_only_what_the_caller_has_seen_is_destroyed(api: Api):
+    api.adopt("web")
+    api.trust()
+    client = api.as_("operator")
+    seen = client.get("/templates/web")["ETag"]
+    api.sign("web")  # meanwhile
+    for stale in (seen, f"W/{seen}", '"x", "y"', ""):
+        answer = client.delete("/templates/web", headers={"If-Match": stale})
+        assert (answer.status_code, answer.json()["code"]) == (412, "precondition_failed"), stale
+    now = client.get("/templates/web")["ETag"]
+    kept = client.delete("/templates/web?dryRun=true", headers={"If-Match": f'"x", {now}'})
+    assert kept.status_code == 200
+    weak = client.delete("/templates/web", headers={"If-Match": f"W/{now}"})
+    assert weak.status_code == 412  # strong comparison, RFC 9110 section 13.1.1
+    assert client.delete("/templates/db", headers={"If-Match": "*"}).status_code == 404
+    assert client.delete("/templates/web", headers={"If-Match": now}).status_code == 204
+
+
 def test_reload_answers_the_event(api: Api):
     api.hand_make("web")
     answer = api.as_("operator").post("/templates/reload")
