@@ -175,13 +175,13 @@ class Template(View):
         responses={200: shapes.Datasets, 204: None, **problems(409, 412, 507)},
     )
     def delete(self, request: Request, name: str) -> Response:
-        if "If-Match" in request.headers:
-            _only_if_match(request, shapes.Template(queries.template(name=name)).data)
-        if _flag(request, "dryRun"):
-            would = pool.destroy(name=name, context=who(request), dry_run=True)
-            return Response({"datasets": would})
-        pool.destroy(name=name, context=who(request))
-        return Response(status=204)
+        def unless() -> None:
+            if "If-Match" in request.headers:
+                _only_if_match(request, shapes.Template(queries.template(name=name)).data)
+
+        dry_run = _flag(request, "dryRun") or False
+        done = pool.destroy(name=name, context=who(request), dry_run=dry_run, unless=unless)
+        return Response({"datasets": done}) if dry_run else Response(status=204)
 
 
 class Reload(Template):
@@ -267,12 +267,22 @@ class TemplateEvents(View):
 
     @extend_schema(
         operation_id="templates_events",
-        parameters=[NAME],
+        parameters=[
+            NAME,
+            query("after", whole(MAX_POSITION), "Only events after this position."),
+            query("limit", whole(MAX_PAGE), f"At most this many; {MAX_PAGE} if nothing is said."),
+        ],
         responses={200: shapes.Event(many=True), **problems()},
     )
     def get(self, request: Request, name: str) -> Response:
-        """Every event about this name, oldest first; also of a destroyed one."""
-        return Response(shapes.Event(queries.history(name=name), many=True).data)
+        """The events about this name, oldest first; also of a destroyed one.
+
+        Fewer than asked for: these were the last.
+        """
+        after = _number(request, "after", 0, MAX_POSITION)
+        limit = _number(request, "limit", MAX_PAGE, MAX_PAGE)
+        page = queries.history(name=name, after=after, limit=limit)
+        return Response(shapes.Event(page, many=True).data)
 
 
 class TemplateImport(View):

@@ -184,7 +184,18 @@ def history(session: Session, listing: Listing, name: str) -> None:
     Example:
       coppice tpl history fbsd14-min
     """
-    rows = session.api.get(path("templates", name, "events"), list)
+    rows: list[Document] = []
+    after = 0
+    while True:
+        page = session.api.get(
+            path("templates", name, "events"), list, after=after, limit=events.PAGE
+        )
+        rows += page
+        following = pick(page[-1], "position") if page else None
+        # A server that does not count on would be asked for ever.
+        if len(page) < events.PAGE or not isinstance(following, int) or following <= after:
+            break
+        after = following
     if session.out.as_json:
         session.out.json(rows)
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from django.conf import settings
@@ -29,17 +30,25 @@ logger = logging.getLogger("coppice.pool")
 _ALIAS_SUFFIX = alias_name("")
 
 
-def destroy(*, name: str, context: Meta, dry_run: bool = False) -> Recorded | list[str]:
+def destroy(
+    *,
+    name: str,
+    context: Meta,
+    dry_run: bool = False,
+    unless: Callable[[], None] = lambda: None,
+) -> Recorded | list[str]:
     """Remove a template with all its generations; returns the ``destroyed`` event.
 
-    With ``dry_run`` returns the datasets that would go. Raises TemplateNotFound, TemplateInUse
-    (with the clones) and ImportInProgress.
+    With ``dry_run`` returns the datasets that would go. ``unless`` raises where the template is
+    not what the caller has seen; nothing can change between its look and the event. Raises
+    TemplateNotFound, TemplateInUse (with the clones) and ImportInProgress.
     """
     template = TemplateName.parse(name)
     stream = f"template:{template}"
     version, seen = store.stream_version(stream), store.size()
     state = common.state_of(template.text)
     generation = lifecycle.current(state)
+    unless()
     lease = Lease.objects.filter(pk=template.text).first()
     if lease is not None and not (dry_run or recovery.end_if_dead(lease, context=context)):
         raise ImportInProgress(f"An import of {template} is running.")

@@ -69,11 +69,14 @@ def signed_statements() -> set[tuple[str, str]]:
     return set(rows.values_list("template_name", "statement_digest"))
 
 
-def history(*, name: str) -> list[Recorded]:
-    """Every event about the name, oldest first; also of a name that is destroyed."""
+def history(*, name: str, after: int, limit: int) -> list[Recorded]:
+    """At most ``limit`` events about the name after a position, oldest first.
+
+    Also of a name that is destroyed. TemplateNotFound where the log has none at all.
+    """
     parsed = TemplateName.parse(name)
-    events = store.about("template", parsed.text)
-    if not events:
+    events = store.about("template", parsed.text, after=after, limit=limit)
+    if not events and not store.about("template", parsed.text, limit=1):
         raise TemplateNotFound(f"The log has no event about {parsed}.")
     return events
 

@@ -265,6 +265,11 @@ def test_an_event_of_the_feed_is_the_recorded_one(api: Api):
     assert {key: shown[key] for key in json.loads(exported)} == json.loads(exported)
     assert shown["sentence"] == recorded.event.sentence()
     assert api.as_("auditor").get("/templates/web/events").json() == [shown]
+    after = api.as_("auditor").get(f"/templates/web/events?after={shown['position']}&limit=1")
+    assert after.json() == []
+    assert api.as_("auditor").get("/templates/nobody/events?after=1").status_code == 404
+    assert api.as_("auditor").get("/templates/web/events?limit=0").json() == []
+    assert api.as_("auditor").get("/templates/web/events?limit=501").status_code == 400
 
 
 @pytest.mark.parametrize(

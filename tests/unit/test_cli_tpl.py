@@ -135,6 +135,18 @@ def test_history_is_when_where_who_what(api: FakeApi):
     assert done.stdout.splitlines()[2] == "2026-01-02 03:04:05         7  alice  Signed it"
 
 
+def test_a_long_history_is_asked_for_page_by_page(api: FakeApi):
+    def page(asked) -> Any:
+        first = int(asked.query["after"]) + 1
+        numbers = range(first, min(first + int(asked.query["limit"]), 1203))
+        return Answer(json=[event(number) for number in numbers])
+
+    api.on("GET", f"/templates/{NAME}/events", page)
+    done = run(api.url, "tpl", "history", NAME, "-H", "-o", "position")
+    assert done.stdout.split() == [str(number) for number in range(1, 1203)]
+    assert [asked.query["after"] for asked in api.asked] == ["0", "500", "1000"]
+
+
 def feed(total: int):
     """``GET /events`` of a log with ``total`` events."""
 
