@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path
+from django.views.generic import RedirectView
 
 from coppice_site.middleware import ADMIN
 from templates_app.admin import problems as pages
@@ -16,6 +17,7 @@ handler404 = "coppice_site.urls.not_found"
 handler500 = "coppice_site.urls.server_error"
 
 urlpatterns = [
+    path("admin", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
     path("", include("templates_app.api.urls")),
 ]

@@ -132,6 +132,7 @@ def test_what_is_not_there_is_a_page_in_the_house_and_a_document_in_the_api(told
     assert "Nothing here" in page.content.decode()
     for row in ("99999/change", "x/change", "3/history"):
         assert client.get(f"{TABLE}/event/{row}/").status_code == 404, row
+    assert client.get("/admin").url == "/admin/"
     stranger = Client().get("/admin/nothing/")
     assert stranger.status_code == 302
     assert client.get("/nothing")["Content-Type"] == "application/problem+json"
@@ -140,7 +141,7 @@ def test_what_is_not_there_is_a_page_in_the_house_and_a_document_in_the_api(told
 def test_a_failure_is_a_page_that_says_nothing_but_the_request(told: Story, monkeypatch):
     monkeypatch.setattr("templates_app.services.audit.figures", lambda: 1 / 0)
     page = auditor().get("/admin/", headers={"X-Request-Id": "request-of-the-test"})
-    assert page.status_code == 500
+    assert (page.status_code, page["Content-Type"]) == (500, "text/html; charset=utf-8")
     body = page.content.decode()
     assert "request-of-the-test" in body
     assert "ZeroDivisionError" not in body
