@@ -376,37 +376,38 @@ GOOD = SecretKey.load(PAIR.secret).sign(MESSAGE)
 B64 = GOOD.split("\n")[1]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "\n",
-        B64 + "\n",
-        f"trusted comment: x\n{B64}\n",
-        f"untrusted comment:x\n{B64}\n",
-        f"untrusted comment: \n{B64}\n",
-        f"untrusted comment: {'x' * 1024}\n{B64}\n",
-        f"untrusted comment: x\0y\n{B64}\n",
-        f"untrusted comment: x\r\n{B64}\r\n",
-        f"untrusted comment: x\n{B64}",
-        f"untrusted comment: x\n{B64}\n\n",
-        f"untrusted comment: x\n{B64}\nmore",
-        f"untrusted comment: x\n {B64}\n",
-        f"untrusted comment: x\n{B64[:-4]}\n",
-        f"untrusted comment: x\n{B64[:40]}\n{B64[40:]}\n",
-        f"untrusted comment: x\n{'!' * len(B64)}\n",
-        # 74 bytes leave four unused bits in the last character: any other spelling is refused.
-        f"untrusted comment: x\n{B64[:-2]}{chr(ord(B64[-2]) + 1)}=\n",
-        f"\ufeffuntrusted comment: x\n{B64}\n",
-        f"untrusted comment: \ud800\n{B64}\n",
-        GOOD + GOOD,
-        PAIR.public,
-        PAIR.secret,
-    ],
-)
-def test_what_is_not_a_signature_file_is_malformed(text: str):
+#: Numbered in the tests' names, for keys are random and names must not be.
+NO_SIGNATURES = [
+    "",
+    "\n",
+    B64 + "\n",
+    f"trusted comment: x\n{B64}\n",
+    f"untrusted comment:x\n{B64}\n",
+    f"untrusted comment: \n{B64}\n",
+    f"untrusted comment: {'x' * 1024}\n{B64}\n",
+    f"untrusted comment: x\0y\n{B64}\n",
+    f"untrusted comment: x\r\n{B64}\r\n",
+    f"untrusted comment: x\n{B64}",
+    f"untrusted comment: x\n{B64}\n\n",
+    f"untrusted comment: x\n{B64}\nmore",
+    f"untrusted comment: x\n {B64}\n",
+    f"untrusted comment: x\n{B64[:-4]}\n",
+    f"untrusted comment: x\n{B64[:40]}\n{B64[40:]}\n",
+    f"untrusted comment: x\n{'!' * len(B64)}\n",
+    # 74 bytes leave four unused bits in the last character: any other spelling is refused.
+    f"untrusted comment: x\n{B64[:-2]}{chr(ord(B64[-2]) + 1)}=\n",
+    f"\ufeffuntrusted comment: x\n{B64}\n",
+    f"untrusted comment: \ud800\n{B64}\n",
+    GOOD + GOOD,
+    PAIR.public,
+    PAIR.secret,
+]
+
+
+@pytest.mark.parametrize("number", range(len(NO_SIGNATURES)))
+def test_what_is_not_a_signature_file_is_malformed(number: int):
     with pytest.raises(SignatureMalformed):
-        PublicKey.parse(PAIR.public).verify(MESSAGE, text)
+        PublicKey.parse(PAIR.public).verify(MESSAGE, NO_SIGNATURES[number])
 
 
 def test_signatures_and_keys_are_not_taken_for_each_other():
@@ -561,7 +562,11 @@ def test_a_name_that_is_not_text_is_a_problem_that_can_be_shown(directory: Path)
     problem(directory).encode()
 
 
-@pytest.mark.parametrize("text", ["", "nonsense", OTHER.secret, GOOD, OTHER.public + "x"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "nonsense", OTHER.secret, GOOD, OTHER.public + "x"],
+    ids=["empty", "nonsense", "a secret key", "a signature", "more behind it"],
+)
 def test_what_is_no_public_key_is_a_problem(directory: Path, text: str):
     write(directory / "odd.pub", text)
     assert "not a signify key" in problem(directory)
