@@ -29,27 +29,31 @@ _KEY = re.compile(r"[!-~]{1,128}")
 
 
 def _plain(value: Any) -> Json:
+    kind = type(value)
+    if kind is str or value is None or kind is bool:  # most are
+        return value
+    if kind is tuple or isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return encode(value)
-    if value is None or isinstance(value, (str, bool)):
+    if isinstance(value, (str, bool)):
         return value
     if isinstance(value, int):
         if abs(value) > MAX_INTEGER:
             raise PayloadInvalid(f"{value} is beyond 2^53 - 1: write it as text")
         return value
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
     if isinstance(value, dict):
         bad = [key for key in value if not isinstance(key, str) or not _KEY.fullmatch(key)]
         if bad:
             raise PayloadInvalid(f"{bad[0]!r} is not an ASCII key")
         return {key: _plain(item) for key, item in value.items()}
-    raise PayloadInvalid(f"{type(value).__name__} has no place in an event")
+    raise PayloadInvalid(f"{kind.__name__} has no place in an event")
 
 
 def encode(value: Any) -> dict[str, Json]:
     """A dataclass as JSON with camelCase keys. PayloadInvalid for what JSON or we do not take."""
-    return {camel(f.name): _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    keys = _shape(type(value)).keys
+    return {key: _plain(getattr(value, name)) for key, (name, _, _) in keys.items()}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import sqlite3
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,7 +57,8 @@ def write(
 
 def moment(at: datetime.datetime) -> str:
     """``recordedAt`` as it is hashed and exported: ``2026-01-02T03:04:05.000006Z``."""
-    return at.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    naive = at.astimezone(datetime.UTC).replace(tzinfo=None)
+    return naive.isoformat(timespec="microseconds") + "Z"
 
 
 # --- PostgreSQL --------------------------------------------------------------------------------
@@ -135,61 +137,86 @@ def _texts(items: Sequence[str]) -> str:
 def _sqlite(
     drafts: Sequence[Draft], meta: str, expected: Mapping[str, int], given: bool
 ) -> Outcome:
-    # A transaction of ours begins as IMMEDIATE: it has the database's one write lock from its
-    # first statement on. Outside one, the next append would get the same positions.
-    if not connection.in_atomic_block:
-        raise RuntimeError("an append needs a transaction")
-    with connection.cursor() as cursor:
-        known: dict[uuid.UUID, Place] = {}
-        for draft in drafts if given else ():
-            cursor.execute(
-                "SELECT position, stream, type, schema, data FROM templates_app_event"
-                " WHERE event_id = %s",
-                [draft.event_id.hex],
-            )
-            if (row := cursor.fetchone()) is not None:
-                if row[1:] != (draft.stream, draft.event.type, draft.event.schema, draft.data):
-                    return _reused(draft.event_id, row[0])
-                known[draft.event_id] = Place(True, row[0], 0, datetime.datetime.min, "")
-        fresh = [draft for draft in drafts if draft.event_id not in known]
-        if not fresh:
-            return [known[draft.event_id] for draft in drafts]
+    """In the caller's transaction, or, outside any, in one of its own.
 
-        versions: dict[str, int] = {}
-        for stream in {**expected, **{draft.stream: 0 for draft in fresh}}:
-            cursor.execute(
-                "SELECT max(version) FROM templates_app_event WHERE stream = %s", [stream]
-            )
-            versions[stream] = cursor.fetchone()[0] or 0
-            if versions[stream] != expected.get(stream, versions[stream]):
-                return _conflict(stream, expected[stream], versions[stream])
-        cursor.execute("SELECT max(position) FROM templates_app_event")
-        position = cursor.fetchone()[0] or 0
+    Either begins as IMMEDIATE: it has the database's one write lock from its first statement on.
+    """
+    # Not Django's cursor, which rewrites each statement: that took as long as SQLite itself.
+    connection.validate_no_broken_transaction()
+    connection.ensure_connection()
+    with connection.wrap_database_errors:
+        database = connection.connection
+        if connection.in_atomic_block:
+            return _sqlite_append(database, drafts, meta, expected, given)
+        if not connection.get_autocommit():
+            raise RuntimeError("an append needs a transaction of its own, or an atomic block")
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            outcome = _sqlite_append(database, drafts, meta, expected, given)
+            database.execute("COMMIT")
+        finally:  # after an error, or a COMMIT that failed
+            if database.in_transaction:
+                database.execute("ROLLBACK")
+    return outcome
 
-        now = datetime.datetime.now(datetime.UTC)
-        stamp, stored = moment(now), str(now.replace(tzinfo=None))
-        places, rows, mentions = dict(known), [], []
-        for draft in fresh:
-            position += 1
-            version = versions[draft.stream] = versions[draft.stream] + 1
-            leaf = leaf_hash(draft, meta, position, version, stamp)
-            places[draft.event_id] = Place(False, position, version, now, leaf)
-            event = draft.event
-            rows.append(
-                (position, draft.event_id.hex, draft.stream, version, event.type, event.schema)
-                + (draft.data, meta, stored, leaf)
-            )
-            mentions += [(kind, key, position) for kind, key in draft.mentions]
-        cursor.executemany(
-            "INSERT INTO templates_app_event (position, event_id, stream, version, type, schema,"
-            " data, meta, recorded_at, leaf_hash)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-            rows,
+
+def _sqlite_append(
+    database: sqlite3.Connection,
+    drafts: Sequence[Draft],
+    meta: str,
+    expected: Mapping[str, int],
+    given: bool,
+) -> Outcome:
+    known: dict[uuid.UUID, Place] = {}
+    for draft in drafts if given else ():
+        row = database.execute(
+            "SELECT position, stream, type, schema, data FROM templates_app_event"
+            " WHERE event_id = ?",
+            [draft.event_id.hex],
+        ).fetchone()
+        if row is not None:
+            if row[1:] != (draft.stream, draft.event.type, draft.event.schema, draft.data):
+                return _reused(draft.event_id, row[0])
+            known[draft.event_id] = Place(True, row[0], 0, datetime.datetime.min, "")
+    fresh = [draft for draft in drafts if draft.event_id not in known]
+    if not fresh:
+        return [known[draft.event_id] for draft in drafts]
+
+    versions: dict[str, int] = {}
+    for stream in {**expected, **{draft.stream: 0 for draft in fresh}}:
+        (found,) = database.execute(
+            "SELECT max(version) FROM templates_app_event WHERE stream = ?", [stream]
+        ).fetchone()
+        versions[stream] = found or 0
+        if versions[stream] != expected.get(stream, versions[stream]):
+            return _conflict(stream, expected[stream], versions[stream])
+    (found,) = database.execute("SELECT max(position) FROM templates_app_event").fetchone()
+    position = found or 0
+
+    now = datetime.datetime.now(datetime.UTC)
+    stamp, stored = moment(now), str(now.replace(tzinfo=None))
+    places, rows, mentions = dict(known), [], []
+    for draft in fresh:
+        position += 1
+        version = versions[draft.stream] = versions[draft.stream] + 1
+        leaf = leaf_hash(draft, meta, position, version, stamp)
+        places[draft.event_id] = Place(False, position, version, now, leaf)
+        event = draft.event
+        rows.append(
+            (position, draft.event_id.hex, draft.stream, version, event.type, event.schema)
+            + (draft.data, meta, stored, leaf)
         )
-        cursor.executemany(
-            "INSERT INTO templates_app_mention (kind, key, position) VALUES (%s, %s, %s)", mentions
-        )
-        cursor.execute("UPDATE templates_app_loghead SET size = %s WHERE id = 1", [position])
+        mentions += [(kind, key, position) for kind, key in draft.mentions]
+    database.executemany(
+        "INSERT INTO templates_app_event (position, event_id, stream, version, type, schema,"
+        " data, meta, recorded_at, leaf_hash)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        rows,
+    )
+    database.executemany(
+        "INSERT INTO templates_app_mention (kind, key, position) VALUES (?, ?, ?)", mentions
+    )
+    database.execute("UPDATE templates_app_loghead SET size = ? WHERE id = 1", [position])
     return [places[draft.event_id] for draft in drafts]
 
 

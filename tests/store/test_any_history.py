@@ -13,7 +13,7 @@ from templates_app.models import Generation, Mention, Sandbox, Signature, Templa
 from templates_app.services import readmodels
 from tests import house
 
-NAMES = ("web", "db", "edge")
+NAMES = ("web", "db")
 STEPS = st.one_of(
     st.tuples(st.just("import"), st.sampled_from(NAMES), st.booleans()),
     st.tuples(st.just("fail"), st.sampled_from(NAMES), st.booleans()),
@@ -136,7 +136,7 @@ def tell(steps):
     return history
 
 
-@given(steps=st.lists(STEPS, min_size=1, max_size=25))
+@given(steps=st.lists(STEPS, min_size=15, max_size=30))
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
