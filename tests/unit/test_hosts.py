@@ -142,8 +142,10 @@ def test_an_ipv4_address_in_an_ipv6_one_is_judged_by_itself(number):
 
 @given(st.ip_addresses() | st.ip_addresses(network="::/8") | st.ip_addresses(network="fc00::/6"))
 def test_what_counts_as_public_is_never_private(address):
-    nat64 = address in ipaddress.ip_network("64:ff9b::/96")
-    if hosts.is_public(address) and not nat64:
+    # Those that hide an IPv4 address are the test above's: they are judged by what they hide.
+    hiding = ("::ffff:0:0/96", "64:ff9b::/96", "2002::/16")
+    hides = any(address in ipaddress.ip_network(one) for one in hiding)
+    if hosts.is_public(address) and not hides:
         assert not (
             address.is_private
             or address.is_loopback
