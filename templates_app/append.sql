@@ -16,8 +16,10 @@ CREATE FUNCTION coppice_append(
   OUT outcome text, OUT culprit integer, OUT actual bigint, OUT recorded_at timestamptz,
   OUT positions bigint[], OUT versions integer[], OUT leaves text[], OUT is_known boolean[]
 ) LANGUAGE plpgsql
--- A plan made while the table was small would be kept while it grows: never plan a scan of it.
+-- A plan made while the table was small would be kept while it grows: never plan to read all of it,
+-- or all of a stream.
 SET enable_seqscan = off
+SET enable_sort = off
 AS $body$
 DECLARE
   head bigint;
@@ -51,8 +53,9 @@ BEGIN
 
   IF NOT true = ALL (is_known) THEN
     FOR i IN 1..cardinality(streams) LOOP
-      SELECT coalesce(max(e.version), 0) INTO version
-        FROM templates_app_event e WHERE e.stream = streams[i];
+      -- Not max(): its plan, made and kept while the stream was short, reads all of the stream.
+      version := coalesce((SELECT e.version FROM templates_app_event e
+        WHERE e.stream = streams[i] ORDER BY e.version DESC LIMIT 1), 0);
       IF version <> expected_versions[i] THEN
         outcome := 'conflict'; culprit := i; actual := version;
         RETURN;

@@ -52,8 +52,10 @@ def _plain(value: Any) -> Json:
 
 def encode(value: Any) -> dict[str, Json]:
     """A dataclass as JSON with camelCase keys. PayloadInvalid for what JSON or we do not take."""
-    keys = _shape(type(value)).keys
-    return {key: _plain(getattr(value, name)) for key, (name, _, _) in keys.items()}
+    cls = type(value)
+    write = _WRITERS.get(cls) or _WRITERS.setdefault(cls, _writer(cls))
+    written: dict[str, Json] = write(value)
+    return written
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,7 @@ def _value(hint: Any, item: Json) -> Any:
 # then declared to be of the class. Python allows that for classes of one layout only.
 
 _READERS: dict[type, Callable[[Any], Any]] = {}
+_WRITERS: dict[type, Callable[[Any], Any]] = {}
 _SCALARS = (str, int, bool)
 
 
@@ -141,6 +144,18 @@ def assembler(cls: type) -> Callable[..., Any]:
     source = [f"def assemble({', '.join(names)}):", "  o = new(twin)"]
     source += [f"  o.{name} = {name}" for name in names]
     return _compiled(source, cls, {})
+
+
+def _writer(cls: type) -> Callable[[Any], Any]:
+    """``encode`` for this class. Most fields are text, which needs no look."""
+    pairs = [
+        f"{key!r}: v if type(v := o.{name}) is str else plain(v)"
+        for key, (name, _, _) in _shape(cls).keys.items()
+    ]
+    room: dict[str, Any] = {"plain": _plain}
+    exec(f"def write(o): return {{{', '.join(pairs)}}}", room)  # noqa: S102
+    made: Callable[[Any], Any] = room["write"]
+    return made
 
 
 def _reader(cls: type) -> Callable[[Any], Any]:

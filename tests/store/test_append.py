@@ -54,6 +54,26 @@ def test_an_append_of_nothing_changes_nothing(any_database):
     assert store.size() == 0
 
 
+def test_an_append_reads_one_event_of_a_stream_however_long_it_is(postgres_url, swap_database):
+    """PostgreSQL keeps the plans of a function: they must not be those of a short stream."""
+    with swap_database(postgres_url):
+        for _ in range(60):
+            store.append(destroyed(), meta=META)
+        with transaction.atomic():
+            before = rows_read()
+            store.append(destroyed(), meta=META)
+            assert rows_read() - before == 1
+
+
+def rows_read():
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_xact_user_tables"
+            " WHERE relname = 'templates_app_event'"
+        )
+        return cursor.fetchone()[0]
+
+
 # --- expected versions -------------------------------------------------------------------------
 
 
