@@ -101,15 +101,20 @@ class Side:
             raise RuntimeError("no pipe")
         return process.stdout.readline().strip()
 
+    def _say(self, process: subprocess.Popen[str], word: str) -> None:
+        if process.stdin is None:
+            raise RuntimeError("no pipe")
+        process.stdin.write(f"{word}\n")
+        process.stdin.flush()
+
     def rate(self) -> float:
         """Events per second, of all writers together."""
-        for process in self.processes:
-            if process.stdin is None:
-                raise RuntimeError("no pipe")
-            process.stdin.write(f"{SECONDS}\n")
-            process.stdin.flush()
-        told = [json.loads(self._line(process)) for process in self.processes]
-        return float(sum(one["events"] / one["seconds"] for one in told))
+        for word in (str(SECONDS), "go"):
+            for process in self.processes:
+                self._say(process, word)
+            told = [self._line(process) for process in self.processes]
+        results = [json.loads(one) for one in told]
+        return float(sum(one["events"] / one["seconds"] for one in results))
 
     def end(self) -> None:
         for process in self.processes:
