@@ -77,8 +77,9 @@ def append(
     text, given = canonical(meta.to_json()), event_ids is not None
     folds = any(projections.changes_rows(event) for event in batch)
     with _database_errors():
-        if not folds and connection.vendor == "postgresql" and connection.get_autocommit():
-            # One statement is a transaction of its own: no BEGIN and no COMMIT to wait for.
+        if not folds and connection.get_autocommit():
+            # On PostgreSQL one statement is a transaction of its own: no BEGIN and no COMMIT to
+            # wait for. On SQLite it spares what Django does around one.
             outcome = writers.write(drafts, text, expected or {}, given=given)
         else:
             # Without a savepoint: a projection that fails must take the caller's transaction with
