@@ -62,7 +62,9 @@ def house(
     server.stop()
 
 
-@pytest.fixture(scope="session")
+# Not for the session: while playwright runs, an event loop runs in this thread, and what other
+# tests fork finds another database connection than they have set.
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     # Playwright's loop would make Django think that every test of this process is asynchronous.
     os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "1"

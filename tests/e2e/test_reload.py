@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deploy import images
-from tests.pools import sh
+from tests.pools import sh, stubbornly
 from tests.registries import Registry
 from tests.servers import Installation, Keys, MakeServer, Server
 
@@ -79,7 +79,7 @@ def test_a_hand_made_template_is_adopted_signed_launched_and_replaced(
     again = operator.post("/templates/reload").json()
     assert all(again[what] == [] for what in ("added", "changed", "missing", "returned"))
     assert gateway.delete("/sandboxes/one").status_code == 204
-    sh("zfs", "destroy", "-r", dataset)
+    stubbornly("zfs", "destroy", "-r", dataset)
     hand_made(zfs_root, "house", "by hand, anew")
     stale = gateway.post("/sandboxes", json={"template": "house"})
     assert (stale.status_code, stale.json()["code"]) == (403, "statement_stale")
@@ -131,12 +131,12 @@ def test_vanished_templates_are_marked_and_return(
         "/templates", json={"name": "web", "from": f"oci:{registry.host}/reload/x:1"}
     ).json()
     dataset = made["origin"].removesuffix("@base")
-    sh("zfs", "rename", dataset, f"{zfs_root}/hidden")
+    stubbornly("zfs", "rename", dataset, f"{zfs_root}/hidden")
     found = operator.post("/templates/reload").json()
     assert found["missing"] == ["web"]
     assert auditor.get("/templates/web").json()["missing"] is True
     assert auditor.get("/templates/web/gate").json()["code"] == "template_missing"
-    sh("zfs", "rename", f"{zfs_root}/hidden", dataset)
+    stubbornly("zfs", "rename", f"{zfs_root}/hidden", dataset)
     assert operator.post("/templates/reload").json()["returned"] == ["web"]
     assert auditor.get("/templates/web").json()["missing"] is False
 
@@ -162,7 +162,7 @@ def test_what_an_operator_should_see_is_a_finding(
 def test_a_lost_alias_is_made_again(server: Server, zfs_root: str, registry: Registry):
     operator = server.api("operator")
     operator.post("/templates", json={"name": "web", "from": f"oci:{registry.host}/reload/x:1"})
-    sh("zfs", "destroy", "-r", f"{zfs_root}/web-template")
+    stubbornly("zfs", "destroy", "-r", f"{zfs_root}/web-template")
     assert operator.post("/templates/reload").json()["findings"] == []
     sh("zfs", "list", "-t", "snapshot", f"{zfs_root}/web-template@base")
 

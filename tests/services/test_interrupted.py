@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 
 import pytest
 from django.db import connection, connections
@@ -108,9 +109,13 @@ def in_a_process_that_dies(work) -> None:
     if child == 0:
         try:
             work()
+        except BaseException:  # noqa: BLE001 - said, and found by the assertion below
+            traceback.print_exc()
+            os._exit(1)
         finally:
-            os._exit(9)
-    os.waitpid(child, 0)
+            os._exit(2)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 9, "it did not come to where it was to die"
 
 
 def test_a_launch_whose_process_died_before_its_event_is_taken_back(driver, monkeypatch):
