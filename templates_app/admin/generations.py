@@ -22,7 +22,7 @@ from templates_app.admin.rooms import (
 from templates_app.errors import MalformedDigest
 from templates_app.models import Generation, Signature, Template
 from templates_app.names import human_size
-from templates_app.services import audit, provenance
+from templates_app.services import audit, provenance, queries
 
 STATES = {"current": "success", "earlier": "info", "destroyed": "warning"}
 
@@ -67,10 +67,7 @@ class GenerationRoom(Room):
         except MalformedDigest:
             named = Q(template_name__icontains=term) | Q(reference__icontains=term)
             return queryset.filter(named), False
-        where = Q()
-        for kind in provenance.KINDS:
-            where |= Q(**{f"{kind}_digest": digest})
-        return queryset.filter(where), False
+        return queryset.filter(queries.has_digest(digest)), False
 
     @cell("template", ordering="template_name")
     def name(self, row: Generation) -> SafeString | str:

@@ -17,7 +17,7 @@ from templates_app.codec import PayloadInvalid
 from templates_app.errors import CoppiceError, MalformedDigest
 from templates_app.models import Generation, Lease, Sandbox, Signature, Template
 from templates_app.names import human_size
-from templates_app.services import audit, launches, provenance
+from templates_app.services import audit, launches, provenance, queries
 
 STATES = {"signed": "success", "unsigned": "warning", "blocked": "danger", "missing": "danger"}
 RECENT = 10
@@ -91,8 +91,7 @@ class TemplateRoom(Room):
         except MalformedDigest:
             pass  # then it is a name or a reference
         else:
-            for kind in provenance.KINDS:
-                where |= Q(**{f"current__{kind}_digest": digest})
+            where |= queries.has_digest(digest, through="current__")
         return queryset.filter(where), False
 
     @cell("state")

@@ -6,7 +6,7 @@ import logging
 import uuid
 
 from django.conf import settings
-from django.db import DatabaseError, InterfaceError, connection, transaction
+from django.db import Error, connection, transaction
 
 from templates_app import gate, lifecycle, store
 from templates_app.datasets.base import (
@@ -135,7 +135,7 @@ def _take_back(driver: DatasetDriver, sandbox_id: str) -> None:
         if not Sandbox.objects.filter(pk=sandbox_id, destroyed_at__isnull=True).exists():
             driver.destroy(sandbox_name(sandbox_id))
         intents.forget(sandbox_id)
-    except (CoppiceError, DatabaseError, InterfaceError) as error:
+    except (CoppiceError, Error) as error:
         logger.error("the clone of sandbox %s is left for recovery: %s", sandbox_id, error)
 
 

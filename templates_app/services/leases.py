@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Self
 
 from django.conf import settings
-from django.db import DatabaseError, IntegrityError, InterfaceError, connection, transaction
+from django.db import Error, IntegrityError, connection, transaction
 from django.utils import timezone
 
 from templates_app.errors import ImportInProgress
@@ -28,8 +28,6 @@ from templates_app.models import Lease
 from templates_app.sources.base import Progress
 
 logger = logging.getLogger("coppice.leases")
-
-DATABASE_ERRORS = (DatabaseError, InterfaceError)
 
 #: Seconds between two writes of an import's progress.
 THROTTLE = 0.5
@@ -53,7 +51,7 @@ class Held:
         try:
             if not self._stays:
                 Lease.objects.filter(pk=self.row.pk, import_id=self.row.import_id).delete()
-        except DATABASE_ERRORS as error:
+        except Error as error:
             logger.warning("the lease of %s stays for recovery: %s", self.row.pk, error)
         finally:
             _unlock(self._descriptor, self._path)
@@ -79,7 +77,7 @@ class Held:
                 unit=progress.unit,
                 updated_at=self.row.updated_at,
             )
-        except DATABASE_ERRORS as error:
+        except Error as error:
             # A moment without the database must not cost an hour of import: the event needs it.
             logger.warning("progress of %s is not recorded: %s", self.row.pk, error)
             connection.close_if_unusable_or_obsolete()

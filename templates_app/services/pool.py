@@ -50,8 +50,11 @@ def destroy(
     generation = lifecycle.current(state)
     unless()
     lease = Lease.objects.filter(pk=template.text).first()
-    if lease is not None and not (dry_run or recovery.end_if_dead(lease, context=context)):
-        raise ImportInProgress(f"An import of {template} is running.")
+    if lease is not None and not dry_run:
+        if not recovery.end_if_dead(lease, context=context):
+            raise ImportInProgress(f"An import of {template} is running.")
+        # Ending it has written into the stream: all is read anew, with the version it belongs to.
+        return destroy(name=name, context=context, unless=unless)
     driver = common.driver()
     datasets = removal.datasets(driver, state)
     if clones := removal.clones(driver, datasets):
@@ -66,8 +69,6 @@ def destroy(
         manifest_digest=generation.manifest_digest,
     )
     with transaction.atomic():
-        # Ending a dead import has written its failure.
-        version = version if lease is None else store.stream_version(stream)
         (recorded,) = store.append([event], meta=context, expected={stream: version})
         # Under the log's lock: somebody may have launched it since we looked at the pool.
         launched = Sandbox.objects.filter(

@@ -7,13 +7,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import Max, Q, QuerySet
+from django.db.models import Max, QuerySet
 
 from templates_app.errors import DigestNotFound
 from templates_app.events import Imported, ImportFailed, Reloaded, SandboxCreated, SandboxRefused
 from templates_app.models import Event, Generation, Mention, Sandbox, Signature
 from templates_app.names import Digest
 from templates_app.services.audit import Entry, entry
+from templates_app.services.queries import KINDS, has_digest
 
 #: The most rows of one kind on a page of provenance.
 CAP = 200
@@ -27,7 +28,6 @@ _KINDS = {
     "digest": "manifest",
 }
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-KINDS = ("index", "manifest", "config", "tree", "statement")
 
 
 def parse_digest(text: str) -> Digest:
@@ -70,10 +70,7 @@ def provenance(*, digest: Digest) -> Provenance:
     generation with this digest is found by the generation's statement.
     """
     text = digest.text
-    where = Q()
-    for kind in KINDS:
-        where |= Q(**{f"{kind}_digest": text})
-    generations = tuple(Generation.objects.filter(where).order_by("-position")[:CAP])
+    generations = tuple(Generation.objects.filter(has_digest(text)).order_by("-position")[:CAP])
     statements = {generation.statement_digest for generation in generations}
     mentions = Mention.objects.filter(kind="digest", key__in=[text, *sorted(statements)])
     about = Event.objects.filter(position__in=mentions.values("position")).order_by("-position")

@@ -13,6 +13,17 @@ from templates_app.models import Generation, Lease, Sandbox, Signature, Template
 from templates_app.names import Digest, Platform, TemplateName
 from templates_app.services import signing
 
+#: What a digest of a generation can be one of.
+KINDS = ("index", "manifest", "config", "tree", "statement")
+
+
+def has_digest(text: str, *, through: str = "") -> Q:
+    """Generations with this digest, of whatever kind; ``through`` leads to the generation."""
+    where = Q()
+    for kind in KINDS:
+        where |= Q(**{f"{through}{kind}_digest": text})
+    return where
+
 
 @dataclass(frozen=True, slots=True)
 class TemplateRow:
@@ -99,11 +110,7 @@ class DigestFacts:
 
 def digest_facts(*, digest: str) -> DigestFacts:
     text = Digest.parse(digest).text
-    columns = ("index", "manifest", "config", "tree", "statement")
-    where = Q()
-    for column in columns:
-        where |= Q(**{f"{column}_digest": text})
-    generations = tuple(Generation.objects.filter(where).order_by("position"))
+    generations = tuple(Generation.objects.filter(has_digest(text)).order_by("position"))
     events = tuple(store.about("digest", text))
     if not events:
         raise DigestNotFound(f"The log has no event about {text}.")
@@ -114,9 +121,7 @@ def digest_facts(*, digest: str) -> DigestFacts:
     return DigestFacts(
         digest=text,
         kinds=tuple(
-            column
-            for column in columns
-            if any(getattr(g, f"{column}_digest") == text for g in generations)
+            kind for kind in KINDS if any(getattr(g, f"{kind}_digest") == text for g in generations)
         ),
         generations=generations,
         signatures=tuple(Signature.objects.filter(statement_digest__in=statements)),

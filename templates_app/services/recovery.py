@@ -147,13 +147,9 @@ def _finish_destroys(
             relative = common.relative(driver, generation.dataset)
             _remove(done, alias, dry_run, partial(driver.unpoint, alias, [relative]))
         one = on_pool.get(generation.dataset)
-        if one is None or (generation.adopted and not _is_it(one, generation)):
+        if one is None or not removal.is_it(generation, one):
             continue  # under an adopted one's name an operator may have made another since
         _remove(done, one.relative, dry_run, partial(driver.destroy, one.relative))
-
-
-def _is_it(one: Found, generation: Generation) -> bool:
-    return one.base is not None and one.base.guid == generation.snapshot_guid
 
 
 def _remove(done: list[str], relative: str, dry_run: bool, work: Callable[[], None]) -> None:

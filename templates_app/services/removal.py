@@ -10,27 +10,29 @@ import re
 
 from templates_app.datasets.base import OURS, DatasetDriver, Found, alias_name
 from templates_app.lifecycle import GenerationState, TemplateState
+from templates_app.models import Generation
 from templates_app.services import common
 
 #: What datasets/zfs.py calls an alias that it moves out of the way.
 _ASIDE = re.compile(rf"{OURS}/(.+){alias_name('')}-aside-[0-9]+")
 
 
-def is_it(driver: DatasetDriver, generation: GenerationState) -> bool:
+def is_it(generation: GenerationState | Generation, one: Found | None) -> bool:
     """Whether what stands at the generation's name is that generation, as far as can be told."""
     if not generation.adopted:
         return True  # its name has the import's id: nobody else uses it
-    live = driver.snapshot(common.relative(driver, generation.dataset))
-    return live is not None and live.guid == generation.snapshot_guid
+    return one is not None and one.base is not None and one.base.guid == generation.snapshot_guid
 
 
 def datasets(driver: DatasetDriver, state: TemplateState) -> list[str]:
     """Relative names in the order in which they can be destroyed: the alias is a clone."""
     alias = alias_name(state.name)
-    standing = [g for g in state.generations.values() if is_it(driver, g)]
+    found = driver.find_all()
+    on_pool = {one.name: one for one in found}
+    standing = [g for g in state.generations.values() if is_it(g, on_pool.get(g.dataset))]
     generations = [common.relative(driver, g.dataset) for g in standing]
     ours = [] if alias in generations or driver.stranger(alias) else [alias]
-    old = [one for one in asides(driver, driver.find_all()) if _aside_of(one) == state.name]
+    old = [one for one in asides(driver, found) if _aside_of(one) == state.name]
     return [*ours, *old, *generations]
 
 

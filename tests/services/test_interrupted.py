@@ -221,6 +221,21 @@ def test_what_recovery_cannot_do_keeps_it_from_nothing_else(driver, monkeypatch,
     assert [one.event.template for one in store.read()] == ["second"]
 
 
+def test_a_dead_import_does_not_keep_a_template_from_being_destroyed(driver, shelf):
+    import_it()
+
+    def die() -> None:
+        os._exit(9)
+
+    shelf.during = die
+    in_a_process_that_dies(lambda: import_it(force=True))
+    assert Lease.objects.count() == 1
+    pool.destroy(name="web", context=WHO)
+    assert types() == ["imported", "import-failed", "destroyed"]
+    assert standing(driver) == []
+    assert not Lease.objects.exists()
+
+
 def test_a_database_of_another_pool_is_said_to_be_one(driver, settings, tmp_path):
     import_it()
     other = tmp_path / "other"
