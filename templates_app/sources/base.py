@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from templates_app.events import Digests
+from templates_app.events import Deviation, Digests
 from templates_app.names import Platform
 
 
@@ -25,12 +25,18 @@ class Resolved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """One step of a long work. ``total`` is None while it is not known."""
+    """One step of a long work. ``total`` is None while it is not known.
+
+    Where ``layer`` is given, ``done`` and ``total`` are of that one layer, base first from 0, and
+    ``layers`` says how many there are.
+    """
 
     stage: str
     done: int = 0
     total: int | None = None
     unit: str = "bytes"
+    layer: int | None = None
+    layers: int | None = None
 
 
 Report = Callable[[Progress], None]
@@ -51,12 +57,23 @@ class SourceContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """What a fetch did. ``findings`` are sentences, ``left_out`` paths not brought over."""
+    """What a fetch did. ``findings`` are sentences, ``left_out`` paths not brought over.
+
+    ``manifest`` is that of the tree as it was written (:mod:`templates_app.trust.tree`'s format),
+    if the engine makes it on the way; without one the tree is to be scanned. ``deviations`` are
+    what of the image could not be brought to the disk, and stands in the manifest all the same.
+    """
 
     engine: str
     milliseconds: dict[str, int] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
+    manifest: bytes | None = None
+    deviations: tuple[Deviation, ...] = ()
+    entries: int = 0  # below the root
+    fetched_bytes: int = 0  # of layers, as transferred
+    cached_bytes: int = 0  # of layers that were in the blob cache
+    written_bytes: int = 0  # contents of regular files
 
 
 class Source(Protocol):
