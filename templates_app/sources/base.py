@@ -8,7 +8,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from templates_app.events import Deviation, Digests
-from templates_app.names import Platform
+from templates_app.names import Digest, Platform
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer as the manifest and the config name it."""
+
+    digest: Digest  # of the bytes as transferred
+    size: int  # bytes as transferred
+    media_type: str  # one of documents.LAYERS: says how it is compressed
+    diff_id: Digest  # of the tar in it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +30,7 @@ class Resolved:
     digests: Digests
     platform: Platform  # as the image's config says it
     config: dict[str, Any]  # the image config, parsed
-    layer_sizes: tuple[int, ...]  # bytes as transferred (compressed)
+    layers: tuple[Layer, ...]  # base first
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -124,7 +124,7 @@ class _Fetch:
         return self.programs.temporary(self.import_id)
 
     def pull(self) -> None:
-        total = sum(self.resolved.layer_sizes)
+        total = sum(layer.size for layer in self.resolved.layers)
 
         def watch() -> None:
             done = min(_bytes_below(self.temporary), total)

@@ -22,6 +22,7 @@ from templates_app.errors import (
     TreeRefused,
 )
 from templates_app.names import Digest, Platform, quote
+from templates_app.sources.base import Layer
 
 Json = Any
 
@@ -46,7 +47,7 @@ CONFIGS = frozenset(
         "application/vnd.docker.container.image.v1+json",
     }
 )
-_LAYERS = frozenset(
+LAYERS = frozenset(
     {
         "application/vnd.oci.image.layer.v1.tar",
         "application/vnd.oci.image.layer.v1.tar+gzip",
@@ -179,7 +180,7 @@ def _manifest(document: dict[str, Json]) -> Manifest:
         raise NotAnImage(f"Its config is {quote(config.media_type)}: an artifact, not an image.")
     layers = tuple(_descriptor(one) for one in _array(document, "layers"))
     for layer in layers:
-        if layer.media_type not in _LAYERS:
+        if layer.media_type not in LAYERS:
             raise NotAnImage(f"It has a layer of the unknown kind {quote(layer.media_type)}.")
         if layer.urls:
             # Programs would fetch them from wherever the manifest says, inside our network too.
@@ -212,6 +213,15 @@ def read_config(data: bytes, manifest: Manifest) -> dict[str, Json]:
         except MalformedDigest:
             raise NotAnImage(f"The image config names a layer {quote(one)}.") from None
     return config
+
+
+def layers(manifest: Manifest, config: dict[str, Json]) -> tuple[Layer, ...]:
+    """The layers of an image whose config :func:`read_config` has read, base first."""
+    ids = config["rootfs"]["diff_ids"]
+    return tuple(
+        Layer(one.digest, one.size, one.media_type, Digest.parse(diff_id))
+        for one, diff_id in zip(manifest.layers, ids, strict=True)
+    )
 
 
 def config_platform(config: dict[str, Json]) -> Platform:

@@ -90,7 +90,7 @@ class _Resolution:
             ),
             platform=platform,
             config=config,
-            layer_sizes=tuple(layer.size for layer in manifest.layers),
+            layers=documents.layers(manifest, config),
         )
 
     def _top(self) -> tuple[Digest, Index | Manifest]:

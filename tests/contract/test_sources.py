@@ -151,7 +151,9 @@ class TestWhatAReferenceMeans:
         assert found.digests.config == image.parsed()["config"]["digest"]
         assert found.platform == LINUX
         assert found.config["rootfs"]["diff_ids"] == [a_layer().diff_id]
-        assert found.layer_sizes == (len(a_layer().blob),)
+        (layer,) = found.layers
+        assert (str(layer.digest), str(layer.diff_id)) == (a_layer().digest, a_layer().diff_id)
+        assert (layer.size, layer.media_type) == (len(a_layer().blob), images.OCI_LAYER)
 
     def test_without_a_tag_it_is_latest(self, context, registry):
         registry.push("mean/latest", "latest", an_image())

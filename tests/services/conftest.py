@@ -53,7 +53,7 @@ class MadeSource:
             digests=Digests(index=None, manifest=digest, config=digest),
             platform=Platform("linux", "amd64"),
             config={},
-            layer_sizes=(1,),
+            layers=(),
         )
 
     def fetch(self, resolved: Resolved, into: Path, report: Report, import_id: str) -> Receipt:

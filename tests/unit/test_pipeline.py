@@ -55,7 +55,7 @@ class HandSource:
             digests=Digests(index=None, manifest=A, config=A),
             platform=Platform("linux", "amd64"),
             config={},
-            layer_sizes=(1,),
+            layers=(),
         )
 
     def fetch(self, resolved, into: Path, report, import_id: str) -> Receipt:

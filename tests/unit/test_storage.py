@@ -163,7 +163,7 @@ def test_an_image_for_a_newer_freebsd_is_a_finding_on_freebsd(monkeypatch, image
         digests=None,
         platform=Platform("freebsd", "amd64"),
         config={"os.version": image},
-        layer_sizes=(),
+        layers=(),
     )
     assert buildah._too_new(resolved) == ()  # on Linux it says nothing
     monkeypatch.setattr(buildah.sys, "platform", "freebsd14")
