@@ -31,6 +31,8 @@ class Resolved:
     platform: Platform  # as the image's config says it
     config: dict[str, Any]  # the image config, parsed
     layers: tuple[Layer, ...]  # base first
+    #: ChainIDs (image-spec config.md), base layer first; empty where the engine knows no layers.
+    chain_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +88,31 @@ class Receipt:
     written_bytes: int = 0  # contents of regular files
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerState:
+    """A tree as it is after one of the image's layers, and what has been noticed up to there."""
+
+    number: int  # of layers in it
+    manifest: bytes  # as Receipt.manifest
+    entries: int
+    left_out: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    deviations: tuple[Deviation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class States:
+    """Where a fetch begins, and whom it tells of each layer.
+
+    ``done`` is what the place holds already: the receipt is about it too. ``keep`` is called after
+    each further layer, when all of it is verified, written and settled, and nothing of the next
+    one is; what it raises ends the fetch.
+    """
+
+    done: LayerState | None
+    keep: Callable[[LayerState], None]
+
+
 class Source(Protocol):
     """One parsed reference."""
 
@@ -102,9 +129,18 @@ class Source(Protocol):
     def resolve(self) -> Resolved:
         """Ask what the reference means. PullFailed, NotAnImage, PlatformIncompatible."""
 
-    def fetch(self, resolved: Resolved, into: Path, report: Report, import_id: str) -> Receipt:
-        """Fill the empty directory ``into`` with the image's root file system.
+    def fetch(
+        self,
+        resolved: Resolved,
+        into: Path,
+        report: Report,
+        import_id: str,
+        states: States | None = None,
+    ) -> Receipt:
+        """Fill the directory ``into`` with the image's root file system.
 
+        It is empty, or holds what ``states.done`` says. ``states`` is given only where
+        ``resolved.chain_ids`` are, and layers are left to be applied.
         Leaves nothing of its own behind, on any way out. ``import_id`` marks what it starts and
         makes (processes, containers), so that recovery finds them after a crash.
         """

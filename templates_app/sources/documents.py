@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -222,6 +222,15 @@ def layers(manifest: Manifest, config: dict[str, Json]) -> tuple[Layer, ...]:
         Layer(one.digest, one.size, one.media_type, Digest.parse(diff_id))
         for one, diff_id in zip(manifest.layers, ids, strict=True)
     )
+
+
+def chain_ids(layers: Sequence[Layer]) -> tuple[str, ...]:
+    """The ChainID after each layer, base first (image-spec, config.md "Layer ChainID")."""
+    chain: list[Digest] = []
+    for one in layers:
+        both = f"{chain[-1]} {one.diff_id}" if chain else ""
+        chain.append(sha256(both.encode("ascii")) if chain else one.diff_id)
+    return tuple(str(one) for one in chain)
 
 
 def config_platform(config: dict[str, Json]) -> Platform:

@@ -15,7 +15,7 @@ from templates_app.errors import CoppiceError, NotAnImage, TreeRefused
 from templates_app.events import Digests
 from templates_app.names import Digest, Platform, Reference, human_size
 from templates_app.sources import buildah, complaints, documents, hosts
-from templates_app.sources.base import Receipt, Report, Resolved, SourceContext
+from templates_app.sources.base import Receipt, Report, Resolved, SourceContext, States
 from templates_app.sources.documents import Descriptor, Index, Manifest
 from templates_app.sources.programs import Programs
 
@@ -47,7 +47,14 @@ class OciSource:
         self._vet()
         return _Resolution(self.reference, self.context, Programs(self.context)).run()
 
-    def fetch(self, resolved: Resolved, into: Path, report: Report, import_id: str) -> Receipt:
+    def fetch(
+        self,
+        resolved: Resolved,
+        into: Path,
+        report: Report,
+        import_id: str,
+        states: States | None = None,
+    ) -> Receipt:
         self._vet()  # again: minutes may lie between the two, and names change their addresses
         return buildah.fetch(
             Programs(self.context), self.reference, resolved, into, report, import_id

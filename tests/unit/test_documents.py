@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 
 from deploy import images
 from templates_app.errors import NotAnImage, TreeRefused
-from templates_app.names import Platform
+from templates_app.names import Digest, Platform
 from templates_app.sources import documents
+from templates_app.sources.base import Layer
 from templates_app.sources.documents import Index, Manifest, fits
 
 LAYER = images.layer([images.file("a", "a")])
@@ -389,3 +391,13 @@ def test_no_json_crashes_the_reader(members):
 def test_no_bytes_crash_the_reader(data):
     with pytest.raises(NotAnImage):
         documents.read(data)
+
+
+def test_chain_ids_are_those_of_the_specification():
+    a, b, c = (f"sha256:{letter * 64}" for letter in "abc")
+    layers = [Layer(Digest.parse(a), 1, "", Digest.parse(one)) for one in (a, b, c)]
+    # printf 'sha256:aa… sha256:bb…' | sha256sum, and so on.
+    second = "sha256:" + hashlib.sha256(f"{a} {b}".encode()).hexdigest()
+    third = "sha256:" + hashlib.sha256(f"{second} {c}".encode()).hexdigest()
+    assert documents.chain_ids(layers) == (a, second, third)
+    assert documents.chain_ids([]) == ()
