@@ -110,6 +110,7 @@ class Imported(DomainEvent):
     """An import was finished: its generation exists, is sealed, and is current from now on."""
 
     type: ClassVar[str] = "imported"
+    schema: ClassVar[int] = 2
 
     template: str
     generation: int
@@ -137,6 +138,9 @@ class Imported(DomainEvent):
     findings: tuple[str, ...]
     forced: bool
     milliseconds: dict[str, int]  # per stage
+    fetched_bytes: int | None  # of layers as transferred; None where the engine could not say
+    cached_bytes: int | None  # of layers that were here already
+    written_bytes: int | None  # contents of regular files
     moved_aside: str | None = None  # where the hand-made dataset of this name (generation 0) is now
 
     def stream(self) -> str:
@@ -394,7 +398,12 @@ EVENTS: dict[str, type[DomainEvent]] = {
 Upcaster = Callable[[dict[str, Json]], dict[str, Json]]
 
 #: (type, schema) -> function that makes schema + 1 of it. Each takes and returns plain JSON.
-UPCASTERS: dict[tuple[str, int], Upcaster] = {}
+UPCASTERS: dict[tuple[str, int], Upcaster] = {
+    # What was moved was not recorded.
+    ("imported", 1): lambda data: {
+        **data, "fetchedBytes": None, "cachedBytes": None, "writtenBytes": None
+    },
+}  # fmt: skip
 
 
 def from_json(type_: str, schema: int, data: Mapping[str, Json]) -> DomainEvent:

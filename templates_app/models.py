@@ -114,6 +114,10 @@ class Generation(models.Model):
     verdict = models.JSONField(default=dict)
     findings = models.JSONField(default=list)
     milliseconds = models.JSONField(default=dict)
+    # Null where the engine did not say: an earlier event's, an adopted dataset's, buildah's.
+    fetched_bytes = models.BigIntegerField(null=True)
+    cached_bytes = models.BigIntegerField(null=True)
+    written_bytes = models.BigIntegerField(null=True)
     imported_at = models.DateTimeField()
     imported_by = models.CharField(max_length=150)
     destroyed_position = models.BigIntegerField(null=True)
@@ -220,6 +224,7 @@ class Lease(models.Model):
     done = models.BigIntegerField(default=0)
     total = models.BigIntegerField(null=True)
     unit = models.CharField(max_length=10, default="bytes")
+    layers = models.JSONField(default=list)  # services/progress.py
     updated_at = models.DateTimeField()
 
     class Meta:

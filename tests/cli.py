@@ -294,6 +294,10 @@ def template(**changes: Any) -> dict[str, Any]:
         "platform": "freebsd/amd64",
         "engine": "buildah",
         "entries": 812,
+        "milliseconds": {"resolve": 210, "pull": 5400},
+        "fetchedBytes": 48_000_000,
+        "cachedBytes": 0,
+        "writtenBytes": 160_000_000,
         "verdict": {
             "result": "native",
             "abis": ["freebsd/amd64"],

@@ -111,6 +111,9 @@ def imported(name: str, generation: int = 1, **changes: Any) -> Imported:
         "findings": (),
         "forced": generation > 1,
         "milliseconds": {"resolve": 210, "pull": 5400, "copy": 2100, "digest": 800},
+        "fetched_bytes": 40_000_000,
+        "cached_bytes": 8_000_000,
+        "written_bytes": 160_000_000,
     }
     return Imported(**{**facts, **changes})
 

@@ -105,11 +105,22 @@ class GenerationRoom(Room):
             "colour": STATES[state],
             "generation": row,
             "size": human_size(row.size_bytes),
+            "moved": moved(row),
             "statement": audit.pretty_statement(row.statement),
             "signatures": Signature.objects.filter(
                 template_name=row.template_name, statement_digest=row.statement_digest
             ),
         }
+
+
+def moved(row: Generation) -> str:
+    """What the import moved, as far as its engine said."""
+    figures = (
+        ("fetched", row.fetched_bytes),
+        ("from the cache", row.cached_bytes),
+        ("written", row.written_bytes),
+    )
+    return ", ".join(f"{human_size(size)} {how}" for how, size in figures if size is not None)
 
 
 def state_word(row: Any) -> str:

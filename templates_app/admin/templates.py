@@ -10,6 +10,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.safestring import SafeString
 
+from templates_app.admin.generations import moved
 from templates_app.admin.leases import progress
 from templates_app.admin.questions import Question
 from templates_app.admin.rooms import Room, cell, digest_link, long_text, moment, render, word
@@ -133,6 +134,7 @@ class TemplateRoom(Room):
             "colour": STATES[state],
             "generation": row.current,
             "size": human_size(row.current.size_bytes),
+            "moved": moved(row.current),
             "statement": audit.pretty_statement(row.current.statement),
             "gate": gate,
             "gate_problem": gate_problem,

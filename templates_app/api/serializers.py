@@ -88,6 +88,14 @@ class Template(s.Serializer[TemplateRow]):
     platform = s.CharField(source="template.current.platform", allow_blank=True)
     engine = s.CharField(source="template.current.engine", allow_blank=True)
     entries = s.IntegerField(source="template.current.entries")
+    milliseconds = s.DictField(
+        source="template.current.milliseconds",
+        child=s.IntegerField(),
+        help_text="What each stage of the import took.",
+    )
+    fetchedBytes = s.IntegerField(source="template.current.fetched_bytes", allow_null=True)
+    cachedBytes = s.IntegerField(source="template.current.cached_bytes", allow_null=True)
+    writtenBytes = s.IntegerField(source="template.current.written_bytes", allow_null=True)
     verdict = s.SerializerMethodField()
     deviations = Deviation(source="template.current.deviations", many=True)
     findings = s.ListField(source="template.current.findings", child=s.CharField())
@@ -211,6 +219,19 @@ class Provenance(s.Serializer[DigestFacts]):
     events = Event(many=True)
 
 
+class Layer(s.Serializer[Any]):
+    """One layer of the image, the lowest first; bytes as transferred."""
+
+    layer = s.IntegerField(help_text="From 1.")
+    state = s.ChoiceField(
+        choices=["waiting", "pull", "copy", "done", "kept"],
+        help_text="kept: an earlier import had left it, and nothing had to be done.",
+    )
+    bytes = s.IntegerField()
+    totalBytes = s.IntegerField(allow_null=True)
+    entries = s.IntegerField(help_text="Written so far.")
+
+
 class RunningImport(s.Serializer[ImportStatus]):
     state = s.ChoiceField(choices=["running", "imported", "failed"])
     importId = s.SerializerMethodField()
@@ -218,6 +239,7 @@ class RunningImport(s.Serializer[ImportStatus]):
     done = s.IntegerField(source="lease.done", default=None, allow_null=True)
     total = s.IntegerField(source="lease.total", default=None, allow_null=True)
     unit = s.CharField(source="lease.unit", default=None, allow_null=True)
+    layers = Layer(many=True, source="lease.layers", default=())
     startedAt = s.DateTimeField(source="lease.started_at", default=None, allow_null=True)
     actor = s.SerializerMethodField()
     event = Event(source="ended", allow_null=True)

@@ -161,6 +161,7 @@ def _facts(template: Document) -> list[tuple[str, str]]:
         ("platform", at("platform")),
         ("programs", verdict),
         ("engine", at("engine")),
+        *_work(template),
         ("imported", f"{moment(template.get('importedAt'))} UTC by {at('importedBy')}"),
         ("position", at("position")),
     ]
@@ -170,6 +171,27 @@ def _facts(template: Document) -> list[tuple[str, str]]:
         )
     facts += [("finding", shown(finding)) for finding in many(template, "findings")]
     return facts
+
+
+def _work(template: Document) -> list[tuple[str, str]]:
+    """What the import moved and how long it took, as far as it was recorded."""
+    moved = [
+        f"{size(template[key])} {how}"
+        for key, how in (
+            ("fetchedBytes", "fetched"),
+            ("cachedBytes", "from the cache"),
+            ("writtenBytes", "written"),
+        )
+        if isinstance(template.get(key), int)
+    ]
+    stages = pick(template, "milliseconds")
+    took = [
+        f"{shown(stage)} {milliseconds / 1000:.1f} s"
+        for stage, milliseconds in (stages.items() if isinstance(stages, dict) else ())
+        if isinstance(milliseconds, int)
+    ]
+    facts = (("moved", moved), ("took", took))
+    return [(name, ", ".join(texts)) for name, texts in facts if texts]
 
 
 @tpl.command(short_help="Everything that happened to a name.")

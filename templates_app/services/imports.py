@@ -175,6 +175,9 @@ def _imported(job: pipeline.Job, made: pipeline.Made, force: bool) -> Imported:
         findings=made.findings,
         forced=force,
         milliseconds=made.milliseconds,
+        fetched_bytes=made.receipt.fetched_bytes,
+        cached_bytes=made.receipt.cached_bytes,
+        written_bytes=made.receipt.written_bytes,
         moved_aside=made.moved_aside,
     )
 

@@ -25,6 +25,7 @@ from django.utils import timezone
 from templates_app.errors import ImportInProgress
 from templates_app.events import Meta
 from templates_app.models import Lease
+from templates_app.services.progress import Tally
 from templates_app.sources.base import Progress
 
 logger = logging.getLogger("coppice.leases")
@@ -41,6 +42,7 @@ class Held:
         self._descriptor = descriptor
         self._path = path
         self._written = 0.0
+        self._tally = Tally()
         self._stays = False
 
     def __enter__(self) -> Self:
@@ -62,19 +64,20 @@ class Held:
 
     def report(self, progress: Progress) -> None:
         """Record how far the import is; what readers see is at most THROTTLE seconds old."""
+        tally = self._tally
+        tally.take(progress)
         now = time.monotonic()
-        if progress.stage == self.row.stage and now - self._written < THROTTLE:
+        if tally.stage == self.row.stage and now - self._written < THROTTLE:
             return
         self._written = now
-        self.row.stage = progress.stage
-        self.row.done, self.row.total, self.row.unit = progress.done, progress.total, progress.unit
-        self.row.updated_at = timezone.now()
+        self.row.stage, self.row.updated_at = tally.stage, timezone.now()
         try:
             Lease.objects.filter(pk=self.row.pk, import_id=self.row.import_id).update(
-                stage=progress.stage,
-                done=progress.done,
-                total=progress.total,
-                unit=progress.unit,
+                stage=tally.stage,
+                done=tally.done,
+                total=tally.total,
+                unit=tally.unit,
+                layers=tally.layers(),
                 updated_at=self.row.updated_at,
             )
         except Error as error:

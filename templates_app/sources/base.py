@@ -83,9 +83,10 @@ class Receipt:
     manifest: bytes | None = None
     deviations: tuple[Deviation, ...] = ()
     entries: int = 0  # below the root
-    fetched_bytes: int = 0  # of layers, as transferred
-    cached_bytes: int = 0  # of layers that were in the blob cache
-    written_bytes: int = 0  # contents of regular files
+    # None where the engine cannot say.
+    fetched_bytes: int | None = None  # of layers, as transferred
+    cached_bytes: int | None = None  # of layers that were in the blob cache
+    written_bytes: int | None = None  # contents of regular files
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

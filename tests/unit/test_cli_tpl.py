@@ -99,6 +99,8 @@ def test_it_shows_one_template(api: FakeApi):
     assert "reference   oci:quay.io/dougrabson/freebsd14-minimal:latest (floating)" in lines
     assert f"manifest    {DIGEST}" in lines
     assert "programs    native: All programs are for freebsd/amd64." in lines
+    assert "moved       45.8M fetched, 0B from the cache, 152.6M written" in lines
+    assert "took        resolve 0.2 s, pull 5.4 s" in lines
     assert "deviation   etc/resolv.conf: planted" in lines
     assert "finding     Programs will fail at exec." in lines
     assert f"next:  coppice tpl sign {NAME}" in done.stderr
@@ -107,10 +109,12 @@ def test_it_shows_one_template(api: FakeApi):
 def test_an_adopted_template_without_image_is_shown(api: FakeApi):
     bare = template(
         adopted=True, digest=None, reference="", verdict=None, generation=0, signed=True,
-        digests={"index": None, "manifest": None, "config": None},
+        digests={"index": None, "manifest": None, "config": None}, milliseconds={},
+        fetchedBytes=None, cachedBytes=None, writtenBytes=None,
     )  # fmt: skip
     api.on("GET", f"/templates/{NAME}", bare)
     done = run(api.url, "tpl", "show", NAME)
+    assert "moved" not in done.stdout and "took" not in done.stdout
     assert done.exit_code == 0
     assert "generation  0 (hand-made)" in done.stdout
     assert "next:" not in done.stderr

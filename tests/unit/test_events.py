@@ -36,6 +36,10 @@ PAYLOADS = {
     ("imported", 1): "template generation importId reference referenceGiven scheme floating digests"
     " platform engine pool dataset origin snapshotGuid alias snapshot sizeBytes entries treeDigest"
     " statement statementDigest deviations verdict findings forced milliseconds movedAside",
+    ("imported", 2): "template generation importId reference referenceGiven scheme floating digests"
+    " platform engine pool dataset origin snapshotGuid alias snapshot sizeBytes entries treeDigest"
+    " statement statementDigest deviations verdict findings forced milliseconds fetchedBytes"
+    " cachedBytes writtenBytes movedAside",
     ("import-failed", 1): "template importId reference stage code reason detail digest undone"
     " leftovers",
     ("signed", 1): "template generation statementDigest treeDigest manifestDigest keyId keyLabel"
@@ -284,6 +288,13 @@ def test_a_payload_of_the_first_schema_is_still_read(type_: str):
     event = from_json(type_, 1, data)
     assert event.sentence() == sentence
     assert event.mentions() == mentions
+
+
+def test_of_imports_before_figures_were_recorded_it_is_not_known_what_they_moved():
+    data, _, _ = SAMPLES["imported"]
+    event = from_json("imported", 1, data).to_json()
+    figures = {"fetchedBytes": None, "cachedBytes": None, "writtenBytes": None}
+    assert event == {**data, **figures, "movedAside": None}
 
 
 def test_a_reload_without_a_difference_says_so():

@@ -52,6 +52,9 @@ def imported(number: int = 1, name: str = "web", **changes: object) -> Imported:
         findings=(),
         forced=False,
         milliseconds={},
+        fetched_bytes=None,
+        cached_bytes=None,
+        written_bytes=None,
     )
     return dataclasses.replace(event, **changes)
 
