@@ -2,7 +2,8 @@
 
 The model is the authority on names: the writer is told the number of a directory that the model
 made, and one component below it, never a path. Numbers are not used twice. The root is 0. Tuples,
-for there is one or more for each entry of an image: the first item is the operation.
+for there is one or more for each entry of an image: the first item is the operation, a plain int,
+so that marshal takes them.
 
 =========  =========================================================================================
 MKDIR      parent, name, number: make an empty directory, 0700 for now
@@ -12,10 +13,14 @@ SYMLINK    parent, name, target, uid, gid, mtime_ns
 LINK       parent, name, source parent, source name: link(2), never through a symlink
 NODE       parent, name, kind, meta, major, minor: a device or a fifo
 REMOVE     parent, name, number: unlink(2) where number is 0; else that directory with all below it
-SETTLE     number, meta: a directory gets its attributes, after all was put into it
+           (which need not have been told of before, if it is a kept layer's)
+SETTLE     number, meta: a directory gets its attributes, after all was put into it; where meta is
+           None, a KNOWN directory gets back the time that it had when it was told of
 =========  =========================================================================================
 
 ``meta`` is ``(mode, uid, gid, mtime_ns, xattrs, flags)``; ``mtime_ns`` None leaves the time alone.
+SETTLE's come at the end of a layer, deepest first, for each directory that was made, that got other
+attributes, or that something was put into or taken from.
 """
 
 from __future__ import annotations
