@@ -220,6 +220,12 @@ VARIABLES = (
         "The most bytes that an image's layers may have as transferred.",
     ),
     Variable(
+        "COPPICE_LIMIT_CACHE_BYTES",
+        "21474836480",
+        whole(0, 10**15),
+        "The most bytes of layers, manifests and configs that are kept for later imports.",
+    ),
+    Variable(
         "COPPICE_LOG_LEVEL",
         "info",
         one_of("debug", "info", "warning", "error"),

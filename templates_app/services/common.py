@@ -37,6 +37,7 @@ def source_context() -> sources.SourceContext:
         step_seconds=settings.COPPICE_LIMIT_STEP_SECONDS,
         state_dir=settings.COPPICE_STATE_DIR,
         limit_image_bytes=settings.COPPICE_LIMIT_IMAGE_BYTES,
+        limit_cache_bytes=settings.COPPICE_LIMIT_CACHE_BYTES,
     )
 
 

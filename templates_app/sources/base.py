@@ -65,6 +65,7 @@ class SourceContext:
     step_seconds: int  # the longest that one program may run
     state_dir: Path
     limit_image_bytes: int  # sum of the layers as transferred
+    limit_cache_bytes: int = 20 * 2**30  # of blobs that are kept for the next import
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

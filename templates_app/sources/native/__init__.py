@@ -4,4 +4,6 @@
 ``limits``     what one image may cost
 ``entry``      one entry of a layer's archive, as the reader gives it to the model
 ``operations`` what the model has the writer do
+``cache``      layers, manifests and configs by their digest
+``incoming``   one of them on its way into the cache, read while it comes
 """
