@@ -20,6 +20,7 @@ from templates_app.errors import CoppiceError
 from templates_app.run import IMPORT_MARK
 from templates_app.sources.base import SourceContext
 from templates_app.sources.buildah import container_name, remove_container
+from templates_app.sources.native.cache import BlobCache
 from templates_app.sources.programs import Programs
 
 logger = logging.getLogger("coppice.leftovers")
@@ -48,13 +49,18 @@ def clean(context: SourceContext, import_id: str) -> list[str]:
 
 
 def clean_all(context: SourceContext, *, alive: Set[str]) -> list[str]:
-    """Undo what every import left that is not among ``alive`` and whose lease nobody holds."""
+    """Undo what every import left that is not among ``alive`` and whose lease nobody holds.
+
+    A download that broke stays for a week: the next import of the image goes on with it.
+    """
     programs = Programs(context)
     done: list[str] = []
     for import_id in sorted(_found(programs, done)):
         # Both are asked: an import may have begun after the caller read who is alive.
         if import_id not in alive and not _lease_held(context.state_dir, import_id):
             done += clean(context, import_id)
+    for one in BlobCache.of(context).sweep():
+        done.append(f"removed the unfinished download of {one.digest}")
     return done
 
 

@@ -368,11 +368,6 @@ class TestSpace:
         assert len(cache.evict(down_to=0, dry_run=True)) == 4
         assert self.there(cache) == set(digests)
 
-    def test_only_what_is_older(self, cache):
-        one, *_ = self.fill(cache)
-        gone = cache.evict(down_to=0, older_than_ns=1)
-        assert [kept.digest for kept in gone] == [one]
-
     def test_a_full_disk_is_said_before_a_byte_is_asked_for(self, cache, monkeypatch):
         self.fill(cache)
         server = Server()

@@ -19,6 +19,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,6 +41,9 @@ logger = logging.getLogger("coppice.blobs")
 
 PART = ".part"
 READ = 1024 * 1024  # bytes read at once when a blob is hashed
+
+#: Days that an unfinished download is kept for: who tries again does so sooner.
+_PARTIAL_DAYS = 7
 
 _READ_ONLY = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 
@@ -158,18 +162,22 @@ class BlobCache:
         """Evict until the limit is kept; called at an import's end, for its blobs are free then."""
         return self.evict(down_to=self.limit_bytes)
 
-    def evict(
-        self, *, down_to: int, older_than_ns: int | None = None, dry_run: bool = False
-    ) -> list[Kept]:
+    def sweep(self) -> list[Kept]:
+        """Remove what dead imports left half, and nobody went on with for a week."""
+        before = time.time_ns() - _PARTIAL_DAYS * 24 * 3600 * 10**9
+        old = [one for one in self.listing() if one.partial and one.used_ns < before]
+        return [one for one in old if _remove(one.path, dry_run=False)]
+
+    def evict(self, *, down_to: int, dry_run: bool = False) -> list[Kept]:
         """Remove files that nobody uses, least recently used first, until ``down_to`` bytes remain.
 
-        With ``older_than_ns`` none that was used since. Returns those that went, or would.
+        Returns those that went, or would.
         """
         listed = self.listing()
         total = sum(one.size_bytes for one in listed)
         gone = []
         for one in listed:
-            if total <= down_to or (older_than_ns is not None and one.used_ns >= older_than_ns):
+            if total <= down_to:
                 break
             if _remove(one.path, dry_run):
                 gone.append(one)
