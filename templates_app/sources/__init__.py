@@ -1,7 +1,8 @@
 """Where file trees come from: ``scheme:rest`` to a source.
 
 ``base``       the port: Source, Resolved, Progress, Receipt
-``oci``        images in registries: which manifest a reference means, and every check of it
+``oci``        images in registries
+``resolution`` from what a reference names to the one image that is meant
 ``documents``  indexes, manifests, configs, read strictly; the choice by platform
 ``hosts``      which registry hosts the server may speak to
 ``programs``   skopeo and buildah with a configuration and a storage of their own
