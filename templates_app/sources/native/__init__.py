@@ -1,6 +1,8 @@
 """The native engine: reads images itself, without any other program.
 
 ``registry``   a registry, spoken to in the distribution protocol
+``codecs``     a layer's blob, uncompressed
+``tar``        its archive, entry by entry; ``grammar`` is what that must be
 ``limits``     what one image may cost
 ``entry``      one entry of a layer's archive, as the reader gives it to the model
 ``operations`` what the model has the writer do

@@ -1,0 +1,229 @@
+"""What a layer's stream and archive must be: the rules' names, numbers, extended headers.
+
+Tar is a family of formats that grew apart, and readers differ in what they make of the seams: of
+20 archives written for it, four readers made the same tree of ten. Whoever checks an image with one
+reader and runs what another one unpacked has checked nothing. So what is not plain is refused, and
+each refusal has a name: :data:`RULES`, described in docs/reference/layers.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from dataclasses import dataclass
+
+from templates_app.errors import CoppiceError
+from templates_app.sources.native.limits import (
+    MAX_NAME,
+    MAX_PAX_RECORDS,
+    MAX_XATTR,
+    MAX_XATTRS,
+    refused,
+)
+from templates_app.trust.attributes import CAPABILITY
+
+#: What goes on after the entry's name, or after "A layer".
+RULES = {
+    "checksum": "has a header whose checksum is wrong",
+    "extension-orphan": "is an extended header without an entry after it",
+    "extension-record": "has a malformed extended header",
+    "extension-size": "has too large an extended header",
+    "extension-twice": "has two extended headers for the same thing",
+    "file-bytes": "has more bytes than COPPICE_LIMIT_FILE_BYTES allows",
+    "global-field": "is in an archive whose global header sets a field that each file has",
+    "magic": "has a header of an unknown format",
+    "name-empty": "has an empty name",
+    "name-length": f"has a name or a link target of more than {MAX_NAME} bytes",
+    "nul": "has a NUL byte in its name or link target",
+    "number": "has a number in its header that is none, or out of range",
+    "prefix": "has a name prefix in a header of a format that has none",
+    "sparse": "is a sparse file; an image must have the files as they are",
+    "target-empty": "is a link without a target",
+    "trailing-slash": "is no directory, but its name ends with a slash",
+    "truncated": "is cut off: the archive ends in the middle of it",
+    "type": "is of a type that images may not have",
+    "xattr": "has a malformed or too large extended attribute",
+    "zero-block": "comes after a block of zeros, where an archive ends",
+}
+
+MAX_ID = 2**32 - 2  # the number above is chown(2)'s "leave it as it is"
+MAX_SECONDS = 2**63 // 10**9 - 1  # of a time on either side of 1970: nanoseconds fit into 64 bits
+
+_OCTAL = re.compile(rb"\0*| *([0-7]+)[ \0]*")
+_DECIMAL = re.compile(rb"[0-9]{1,19}")
+_TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?")
+_ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
+
+_SCHILY = b"SCHILY.xattr."
+_LIBARCHIVE = b"LIBARCHIVE.xattr."
+#: SCHILY.fflags: what archivers write for FreeBSD's file flags, and chflags(1)'s word. Others are a
+#: file system's own, or another system's.
+_FLAGS = {
+    **{word: word for word in (b"nodump", b"opaque", b"sappnd", b"schg", b"sunlnk")},
+    **{word: word for word in (b"uappnd", b"uchg", b"uunlnk")},
+    **dict.fromkeys((b"sappend",), b"sappnd"),
+    **dict.fromkeys((b"schange", b"simmutable"), b"schg"),
+    **dict.fromkeys((b"sunlink",), b"sunlnk"),
+    **dict.fromkeys((b"uappend",), b"uappnd"),
+    **dict.fromkeys((b"uchange", b"uimmutable"), b"uchg"),
+    **dict.fromkeys((b"uunlink",), b"uunlnk"),
+}
+
+
+def broken(rule: str, name: bytes) -> CoppiceError:
+    """The refusal of the entry ``name`` by one of :data:`RULES`."""
+    return refused(rule, name, RULES[rule])
+
+
+def number(field: bytes, name: bytes) -> int:
+    """A header's number: octal digits, or base-256 with the first byte 0x80 or, below zero, 0xff.
+
+    An empty field is 0, and so all readers have it; one of blanks is refused, as GNU tar does.
+    """
+    if field[0] & 0x80:
+        if field[0] not in (0x80, 0xFF):
+            raise broken("number", name)
+        return int.from_bytes(field[1:]) - (256 ** (len(field) - 1) if field[0] == 0xFF else 0)
+    found = _OCTAL.fullmatch(field)
+    if found is None:
+        raise broken("number", name)
+    return int(found[1] or b"0", 8)
+
+
+@dataclass(slots=True)
+class Extended:
+    """What extended headers say of the next entry; None where they say nothing."""
+
+    path: bytes | None = None
+    target: bytes | None = None
+    size: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    mtime_ns: int | None = None
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    flags: tuple[bytes, ...] = ()
+    pax: bool = False  # there was a pax header
+
+
+def records(body: bytes, name: bytes) -> dict[bytes, bytes]:
+    """A pax header's records, ``LENGTH KEY=VALUE\\n``; of a key that stands twice, the last."""
+    found = {}
+    at = count = 0
+    while at < len(body):
+        blank = body.find(b" ", at, at + 8)
+        digits = body[at:blank]
+        count += 1
+        if count > MAX_PAX_RECORDS:
+            raise broken("extension-size", name)
+        if blank < 0 or not digits.isdigit() or digits[0] == 0x30:
+            raise broken("extension-record", name)
+        end = at + int(digits)
+        key, equals, value = body[blank + 1 : end - 1].partition(b"=")
+        if end > len(body) or body[end - 1] != 0x0A or not (key and equals) or b"\0" in key:
+            raise broken("extension-record", name)
+        found[key] = value
+        at = end
+    return found
+
+
+def refuse_global(body: bytes, name: bytes) -> None:
+    """A global header says nothing that readers would heed, or is refused.
+
+    Others of its fields (comments, owners, times) are left alone, as the other engine does.
+    """
+    for key in records(body, name):
+        if key in (b"path", b"linkpath", b"size") or _is_sparse(key):
+            raise broken("global-field", name)
+
+
+def extend(extended: Extended, body: bytes, name: bytes) -> None:
+    """Take over what a pax header says; records without a meaning for a file tree are skipped."""
+    xattrs: dict[bytes, bytes] = {}
+    for key, value in records(body, name).items():
+        if key == b"mtime":
+            extended.mtime_ns = _nanoseconds(value, name)
+        elif key == b"path":
+            if extended.path is not None:
+                raise broken("extension-twice", name)
+            if not value:
+                raise broken("name-empty", name)
+            extended.path = checked_name(value, name)
+        elif key == b"linkpath":
+            if extended.target is not None:
+                raise broken("extension-twice", name)
+            if not value:
+                raise broken("target-empty", name)
+            extended.target = checked_name(value, name)
+        elif key == b"size":
+            extended.size = _decimal(value, name)
+        elif key == b"uid":
+            extended.uid = _decimal(value, name)
+        elif key == b"gid":
+            extended.gid = _decimal(value, name)
+        elif key.startswith((_SCHILY, _LIBARCHIVE)):
+            _add_xattr(xattrs, key, value, name)
+        elif key == b"SCHILY.fflags":
+            words = {_FLAGS.get(word) for word in value.split(b",")}
+            extended.flags = tuple(sorted(word for word in words if word is not None))
+        elif _is_sparse(key):
+            raise broken("sparse", name)
+    if xattrs:
+        if sum(len(key) + len(value) for key, value in xattrs.items()) > MAX_XATTRS:
+            raise broken("xattr", name)
+        extended.xattrs = tuple(sorted(xattrs.items()))
+
+
+def checked_name(value: bytes, name: bytes) -> bytes:
+    """A name or a target out of an extended header: no reader may see less of it than another."""
+    if b"\0" in value:
+        raise broken("nul", name)
+    if len(value) > MAX_NAME:
+        raise broken("name-length", name)
+    return value
+
+
+def _is_sparse(key: bytes) -> bool:
+    return key.startswith(b"GNU.sparse.") or key == b"SCHILY.realsize"
+
+
+def _decimal(value: bytes, name: bytes) -> int:
+    if not _DECIMAL.fullmatch(value):
+        raise broken("number", name)
+    return int(value)
+
+
+def _nanoseconds(value: bytes, name: bytes) -> int:
+    found = _TIME.fullmatch(value)
+    if found is None or int(found[2]) > MAX_SECONDS:
+        raise broken("number", name)
+    fraction = int((found[3] or b"")[:9].ljust(9, b"0"))
+    nanoseconds = int(found[2]) * 10**9 + fraction
+    return -nanoseconds if found[1] else nanoseconds
+
+
+def _add_xattr(xattrs: dict[bytes, bytes], key: bytes, value: bytes, name: bytes) -> None:
+    """Of those that count (L15). libarchive writes each one twice, in its own way and in star's."""
+    if key.startswith(_SCHILY):
+        attribute = key[len(_SCHILY) :]
+    else:
+        attribute = _ESCAPED.sub(lambda code: bytes([int(code[1], 16)]), key[len(_LIBARCHIVE) :])
+    if attribute != CAPABILITY and not attribute.startswith(b"user."):
+        return
+    if key.startswith(_LIBARCHIVE):
+        try:
+            value = base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
+        except binascii.Error:
+            raise broken("xattr", name) from None
+    # 255: XATTR_NAME_MAX. NUL: it would end the name for the kernel.
+    odd_name = len(attribute) > 255 or b"\0" in attribute or attribute == b"user."
+    odd_capability = attribute == CAPABILITY and not _is_capability(value)
+    if odd_name or odd_capability or len(value) > MAX_XATTR:
+        raise broken("xattr", name)
+    if xattrs.setdefault(attribute, value) != value:
+        raise broken("xattr", name)
+
+
+def _is_capability(value: bytes) -> bool:
+    """What Linux takes (capability.h, revisions 2 and 3); anything else is EINVAL at the end."""
+    return (len(value), value[3:4]) in ((20, b"\x02"), (24, b"\x03"))
