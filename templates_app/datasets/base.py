@@ -17,9 +17,12 @@ from collections.abc import Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from templates_app.errors import CoppiceError, TemplateInUse
+
+if TYPE_CHECKING:
+    from templates_app.datasets.layers import LayerStore
 
 #: The parent of all generations, relative to the pool's root.
 OURS = "coppice"
@@ -103,6 +106,10 @@ class DatasetDriver(Protocol):
     """Mechanism only: it knows no template, no log, no policy."""
 
     kind: str  # "zfs" or "dir"
+
+    @property
+    def layers(self) -> LayerStore | None:
+        """Where layer states are kept; None on a pool whose clones are full copies."""
 
     @property
     def pool(self) -> str:

@@ -26,6 +26,7 @@ from templates_app.datasets.base import (
     is_name,
 )
 from templates_app.datasets.directory_pool import INNER, DirectoryPool, leads_to, replace_link
+from templates_app.datasets.layers import LayerStore
 from templates_app.errors import (
     AdoptedInTheWay,
     Conflict,
@@ -38,6 +39,7 @@ from templates_app.errors import (
 
 class DirectoryDriver:
     kind = "dir"
+    layers: LayerStore | None = None  # a clone is a full copy here: starting from one saves nothing
 
     def __init__(self, root: str, *, step_seconds: float, state_dir: Path) -> None:
         self.root = Path(root)

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from templates_app.errors import PoolBusy, PoolUnavailable
+
 #: Between two tries, in seconds. flock(2) has no timeout of its own.
 STEP = 0.05
 #: How long drivers wait for a name that somebody else works on, in seconds.
@@ -27,6 +29,32 @@ class Taken(Exception):
 def lock_file(directory: Path, name: str) -> Path:
     """The lock file of ``name``, whatever characters it has."""
     return directory / quote(name, safe="")
+
+
+class Locks:
+    """Locks of the datasets below ``root``, by their relative names."""
+
+    def __init__(self, directory: Path, root: str) -> None:
+        self._directory = directory
+        self._root = root
+
+    def file(self, relative: str) -> Path:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return lock_file(self._directory, f"{self._root}/{relative}")
+
+    @contextlib.contextmanager
+    def held(self, relative: str, *, patience: float = 0.0) -> Iterator[None]:
+        """Hold the lock of a name; PoolBusy after ``patience`` seconds, PoolUnavailable."""
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(held(self.file(relative), patience=patience))
+            except Taken:
+                raise PoolBusy(f"Somebody else works on {self._root}/{relative}.") from None
+            except OSError as failed:
+                raise PoolUnavailable(
+                    "No lock can be made in the state directory.", private=str(failed)
+                ) from failed
+            yield
 
 
 @contextlib.contextmanager

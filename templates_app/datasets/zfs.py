@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -27,9 +26,11 @@ from templates_app.datasets.base import (
     Space,
     in_use,
 )
-from templates_app.datasets.locks import Taken, held, lock_file
+from templates_app.datasets.layers import LayerStore
+from templates_app.datasets.locks import Locks, Taken, held
 from templates_app.datasets.zfs_command import Kind, Outcome, error, zfs
-from templates_app.datasets.zfs_pool import READING, ZfsPool, as_path
+from templates_app.datasets.zfs_layers import ZfsLayers
+from templates_app.datasets.zfs_pool import LOCKED_DOWN, READING, ZfsPool, as_path, options
 from templates_app.errors import (
     AdoptedInTheWay,
     Conflict,
@@ -46,10 +47,6 @@ logger = logging.getLogger("coppice.datasets")
 
 #: Set on the aliases that we made: the only datasets outside OURS that point() may destroy.
 ALIAS_MARK = "coppice:alias"
-#: snapdir: with "visible", which may be inherited, .zfs would stand among the image's files.
-_LOCKED_DOWN = ("setuid=off", "exec=off", "atime=off", "snapdir=hidden") + (
-    () if sys.platform.startswith("freebsd") else ("devices=off",)
-)
 
 
 class ZfsDriver:
@@ -59,7 +56,8 @@ class ZfsDriver:
         self.root = root
         self._pool = ZfsPool(root)
         self._seconds = step_seconds
-        self._locks = state_dir / "pool-locks"
+        self._locks = Locks(state_dir / "pool-locks", root)
+        self.layers: LayerStore | None = ZfsLayers(self._pool, self._locks, seconds=step_seconds)
 
     @property
     def pool(self) -> str:
@@ -88,7 +86,7 @@ class ZfsDriver:
             raise ValueError(f"{relative!r} is not below {OURS}")
         self._pool.private_place()
         # noauto from the start: a half-made generation is not mounted again at the next boot.
-        out = zfs("create", *_options("canmount=noauto", *_LOCKED_DOWN), "--", full, expect=_TAKEN)
+        out = zfs("create", *options("canmount=noauto", *LOCKED_DOWN), "--", full, expect=_TAKEN)
         if not out.done:
             raise Conflict(f"There is a dataset {full} already.", private=out.stderr)
         try:
@@ -134,11 +132,11 @@ class ZfsDriver:
         base = f"{self.full_name(relative)}@{BASE}"
         view = f"{OURS}/{READING}{secrets.token_hex(8)}"
         # Locked before it is made, so sweep() never takes a living view for a dead one.
-        with self._lock(view):
+        with self._locks.held(view):
             self._pool.private_place()
             try:
-                options = _options("readonly=on", "canmount=noauto", *_LOCKED_DOWN)
-                out = zfs("clone", *options, "--", base, self.full_name(view), expect={Kind.ABSENT})
+                words = options("readonly=on", "canmount=noauto", *LOCKED_DOWN)
+                out = zfs("clone", *words, "--", base, self.full_name(view), expect={Kind.ABSENT})
                 if not out.done:
                     raise self._source_missing(relative, out)
                 zfs("mount", "--", self.full_name(view), expect={Kind.MOUNTED})
@@ -154,7 +152,7 @@ class ZfsDriver:
         wanted = self._sealed(relative)
         full = self.full_name(alias)
         # Recovery, reload and an import may come to the same alias at the same moment.
-        with self._lock(alias, patience=self._seconds):
+        with self._locks.held(alias, patience=self._seconds):
             if (old := self._alias(full)) is not None:
                 origin, ours = old
                 found = self.snapshot(alias)
@@ -164,8 +162,8 @@ class ZfsDriver:
                     raise AdoptedInTheWay(f"The dataset {full} was not made by Coppice.")
                 self._remove_alias(alias)
             # canmount=off, so that version 23 does not mount it; then noauto, for operators.
-            options = _options("canmount=off", f"{ALIAS_MARK}={relative}")
-            zfs("clone", *options, "--", wanted.name, full)
+            settings = options("canmount=off", f"{ALIAS_MARK}={relative}")
+            zfs("clone", *settings, "--", wanted.name, full)
             zfs("snapshot", "--", f"{full}@{BASE}")
             zfs("set", "canmount=noauto", full)
             return self._sealed(alias)
@@ -186,7 +184,7 @@ class ZfsDriver:
 
     def unpoint(self, alias: str, relatives: Collection[str]) -> None:
         origins = {f"{self.full_name(relative)}@{BASE}" for relative in relatives}
-        with self._lock(alias, patience=self._seconds):
+        with self._locks.held(alias, patience=self._seconds):
             found = self._alias(self.full_name(alias))
             if found is not None and found[1] and found[0] in origins:
                 self.destroy(alias)
@@ -346,35 +344,12 @@ class ZfsDriver:
         gone = []
         for relative in self._pool.views():
             try:
-                with held(self._lock_file(relative)):
+                with held(self._locks.file(relative)):
                     self.destroy(relative)
             except Taken:
                 continue  # somebody alive is reading there
             gone.append(self.full_name(relative))
         return gone
 
-    # --- locks ---------------------------------------------------------------------------------
-
-    def _lock_file(self, relative: str) -> Path:
-        self._locks.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return lock_file(self._locks, f"{self.root}/{relative}")
-
-    @contextlib.contextmanager
-    def _lock(self, relative: str, *, patience: float = 0.0) -> Iterator[None]:
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(held(self._lock_file(relative), patience=patience))
-            except Taken:
-                raise PoolBusy(f"Somebody else works on {self.full_name(relative)}.") from None
-            except OSError as failed:
-                raise PoolUnavailable(
-                    "No lock can be made in the state directory.", private=str(failed)
-                ) from failed
-            yield
-
 
 _TAKEN = frozenset({Kind.EXISTS})
-
-
-def _options(*settings: str) -> list[str]:
-    return [word for setting in settings for word in ("-o", setting)]

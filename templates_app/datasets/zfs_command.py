@@ -48,6 +48,7 @@ class Kind(Enum):
     CHILDREN = "has children"
     SPACE = "out of space"
     READ_ONLY = "read-only"
+    PROPERTY = "no such property, or not that value of it"
     UNAVAILABLE = "no pool"
     OTHER = "other"
 
@@ -67,6 +68,10 @@ _COMPLAINTS: tuple[tuple[Kind, str], ...] = (
     (Kind.MOUNTED, r"filesystem already mounted"),
     (Kind.UNMOUNTED, r"not currently mounted"),
     (Kind.EXISTS, r"dataset already exists"),
+    (
+        Kind.PROPERTY,
+        r"invalid property ''|'' must be one of ''|pool must be upgraded to set this property.*",
+    ),
     (
         Kind.SPACE,
         r"out of space.*|no space left on device.*|.*quota exceeded.*|.*exceeds .*available.*",
