@@ -93,7 +93,7 @@ def run(
         _kill_group(process)
     result = Result(tuple(argv), process.returncode, _text(raw), stderr, raw)
     if result.status < 0:
-        name = _signal_name(-result.status)
+        name = signal_name(-result.status)
         raise ProgramKilled(f"{program} was killed by {name}.", private=stderr[-_KEPT_STDERR:])
     if result.status != 0:
         logger.log(
@@ -109,6 +109,30 @@ def run(
                 f"{program} ended with status {result.status}.", private=stderr[-_KEPT_STDERR:]
             )
     return result
+
+
+def start(
+    argv: Sequence[str], *, env: Mapping[str, str], descriptors: Sequence[int]
+) -> subprocess.Popen[bytes]:
+    """Start a program that works beside the caller, in a process group of its own.
+
+    It gets these descriptors and no other; its stderr is a pipe. The caller ends it with
+    :func:`end`, on any way out, and is the thread that started it.
+    """
+    return subprocess.Popen(
+        list(argv),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        env=environment(env),
+        pass_fds=descriptors,
+        start_new_session=True,
+    )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """The program is over, and nothing of its process group is left."""
+    _kill_group(process)
 
 
 def _collect(
@@ -194,7 +218,8 @@ def _signal_group(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _signal_name(number: int) -> str:
+def signal_name(number: int) -> str:
+    """As signal(7) names it."""
     try:
         return signal.Signals(number).name
     except ValueError:  # most of the real-time signals have no name

@@ -9,6 +9,11 @@ from typing import Any, Protocol
 
 from templates_app.events import Deviation, Digests
 from templates_app.names import Digest, Platform
+from templates_app.sources.native.limits import Limits
+
+#: Left out of every import: device nodes, which the jail's kernel provides, and a mounted /proc.
+#: The leading slash anchors: an unanchored pattern also drops usr/include/dev/* and its like.
+LEFT_OUT = ("/dev/*", "/proc/*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class SourceContext:
     state_dir: Path
     limit_image_bytes: int  # sum of the layers as transferred
     limit_cache_bytes: int = 20 * 2**30  # of blobs that are kept for the next import
+    limits: Limits = Limits()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

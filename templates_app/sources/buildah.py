@@ -11,7 +11,6 @@ import fcntl
 import json
 import logging
 import os
-import platform as host
 import re
 import shutil
 import stat
@@ -35,14 +34,11 @@ from templates_app.errors import (
 from templates_app.names import Digest, Reference
 from templates_app.run import IMPORT_MARK
 from templates_app.sources import complaints, storage
-from templates_app.sources.base import Progress, Receipt, Report, Resolved
+from templates_app.sources.base import LEFT_OUT, Progress, Receipt, Report, Resolved
 from templates_app.sources.programs import Programs
+from templates_app.sources.verdict import too_new
 
 logger = logging.getLogger("coppice.buildah")
-
-#: Left out of every import: device nodes, which the jail's kernel provides, and a mounted /proc.
-#: The leading slash anchors: an unanchored pattern also drops usr/include/dev/* and its like.
-LEFT_OUT = ("/dev/*", "/proc/*")
 
 #: rsync is three processes. When one of them dies the others end with a status of errcode.h: the
 #: pipe between them broke (10, 12), a sibling crashed (15), a signal (16, 19, 20).
@@ -91,7 +87,7 @@ def fetch(
         engine="buildah",
         milliseconds=work.milliseconds,
         left_out=LEFT_OUT,
-        findings=(*work.findings, *_too_new(resolved)),
+        findings=(*work.findings, *too_new(resolved)),
     )
 
 
@@ -323,18 +319,3 @@ def _bytes_below(place: Path) -> int:
             except FileNotFoundError:
                 continue
     return total
-
-
-def _too_new(resolved: Resolved) -> tuple[str, ...]:
-    """FreeBSD runs what is of its own version or older; an image may say what it was built for."""
-    said = resolved.config.get("os.version")
-    if resolved.platform.os != "freebsd" or not sys.platform.startswith("freebsd"):
-        return ()
-    if not isinstance(said, str) or _version(said) <= _version(host.release()):
-        return ()
-    return ("The image is for a newer FreeBSD than this host's kernel.",)
-
-
-def _version(text: str) -> tuple[int, int]:
-    found = re.match(r"([0-9]{1,4})(?:\.([0-9]{1,4}))?", text)
-    return (int(found[1]), int(found[2] or 0)) if found else (0, 0)

@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import io
 import os
+import platform as host
+import re
 import stat
 import struct
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +28,7 @@ from elftools.elf.elffile import ELFFile
 
 from templates_app.events import Verdict
 from templates_app.names import Platform
+from templates_app.sources.base import Resolved
 
 #: Where a system keeps its programs; the image's own root last.
 _PLACES = (
@@ -112,6 +116,21 @@ def judge(root: Path, platform: Platform) -> Verdict:
     return Verdict(
         result=result, abis=tuple(sorted(found.abis)), config_platform=str(platform), reason=reason
     )
+
+
+def too_new(resolved: Resolved) -> tuple[str, ...]:
+    """FreeBSD runs what is of its own version or older; an image may say what it was built for."""
+    said = resolved.config.get("os.version")
+    if resolved.platform.os != "freebsd" or not sys.platform.startswith("freebsd"):
+        return ()
+    if not isinstance(said, str) or _version(said) <= _version(host.release()):
+        return ()
+    return ("The image is for a newer FreeBSD than this host's kernel.",)
+
+
+def _version(text: str) -> tuple[int, int]:
+    found = re.match(r"([0-9]{1,4})(?:\.([0-9]{1,4}))?", text)
+    return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
 
 
 def _fits(abi: str, platform: Platform) -> bool:

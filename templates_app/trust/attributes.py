@@ -12,7 +12,7 @@ import errno
 import functools
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 CAPABILITY = b"security.capability"
 
@@ -30,11 +30,36 @@ _FLAGS = (
 )
 _NO_ATTRIBUTES = (errno.ENOTSUP, errno.EOPNOTSUPP)  # the file system keeps none
 _NAMESPACE_USER = 1  # EXTATTR_NAMESPACE_USER of FreeBSD's sys/extattr.h
+_NO_FOLLOW = 0x200  # AT_SYMLINK_NOFOLLOW of FreeBSD's fcntl.h
 
 
 def flag_words(flags: int) -> list[bytes]:
     """The words of chflags(1) for ``st_flags``, in bytewise order."""
     return [word for bit, word in _FLAGS if flags & bit]
+
+
+def put_flags(fd: int, words: Iterable[bytes]) -> bool:
+    """Set the flags that the words name; False where the system has none. OSError."""
+    if not hasattr(os, "chflags"):
+        return False
+    wanted = set(words)
+    _checked(_libc().fchflags(fd, sum(bit for bit, word in _FLAGS if word in wanted)))
+    return True
+
+
+def clear_flags(fd: int) -> None:
+    """An open file or directory can be changed again, whatever flags it had. OSError."""
+    if getattr(os.fstat(fd), "st_flags", 0):
+        _checked(_libc().fchflags(fd, 0))
+
+
+def clear_flags_of(directory: int, name: bytes) -> bool:
+    """The same for what has this name in a directory; whether it had any flags. OSError."""
+    there = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    if not getattr(there, "st_flags", 0):
+        return False
+    _checked(_libc().chflagsat(directory, name, 0, _NO_FOLLOW))
+    return True
 
 
 def extended(fd: int) -> list[tuple[bytes, bytes]]:
@@ -55,6 +80,25 @@ def extended(fd: int) -> list[tuple[bytes, bytes]]:
         return []
     counted = sorted(filter(_counts, map(os.fsencode, names)))
     return [(name, os.getxattr(fd, name)) for name in counted]
+
+
+def put(fd: int, name: bytes, value: bytes) -> None:
+    """Set an extended attribute. OSError, ENOTSUP where the system has no such attribute."""
+    if hasattr(os, "setxattr"):
+        os.setxattr(fd, name, value)
+        return
+    namespace, _, rest = name.partition(b".")
+    if namespace != b"user":
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+    _checked(_libc().extattr_set_fd(fd, _NAMESPACE_USER, rest, value, len(value)))
+
+
+def remove(fd: int, name: bytes) -> None:
+    """Remove an extended attribute that :func:`extended` has found. OSError."""
+    if hasattr(os, "removexattr"):
+        os.removexattr(fd, name)
+        return
+    _checked(_libc().extattr_delete_fd(fd, _NAMESPACE_USER, name.removeprefix(b"user.")))
 
 
 def _counts(name: bytes) -> bool:
@@ -85,8 +129,19 @@ def _libc() -> ctypes.CDLL:
     buffer = (ctypes.c_void_p, ctypes.c_size_t)
     libc.extattr_list_fd.argtypes = (ctypes.c_int, ctypes.c_int, *buffer)
     libc.extattr_get_fd.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_char_p, *buffer)
-    libc.extattr_list_fd.restype = libc.extattr_get_fd.restype = ctypes.c_ssize_t
+    libc.extattr_set_fd.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_char_p, *buffer)
+    libc.extattr_delete_fd.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_char_p)
+    for name in ("list", "get", "set"):
+        getattr(libc, f"extattr_{name}_fd").restype = ctypes.c_ssize_t
+    libc.fchflags.argtypes = (ctypes.c_int, ctypes.c_ulong)
+    libc.chflagsat.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_int)
     return libc
+
+
+def _checked(result: int) -> None:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def _all_of(call: Callable[[ctypes.Array[ctypes.c_char] | None, int], int]) -> bytes:
@@ -97,8 +152,8 @@ def _all_of(call: Callable[[ctypes.Array[ctypes.c_char] | None, int], int]) -> b
         size = call(buffer, size)
         if size >= 0:
             return buffer.raw[:size]
-    number = ctypes.get_errno()
-    raise OSError(number, os.strerror(number))
+    _checked(size)
+    raise AssertionError("a negative size is an error")
 
 
 def unpack_names(packed: bytes) -> list[bytes]:

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from templates_app.names import Platform
-from templates_app.sources import buildah, programs, storage
-from templates_app.sources.base import Resolved
+from templates_app.sources import programs, storage
 
 IMAGE = "a" * 64
 
@@ -145,27 +143,3 @@ def test_overlay_is_used_where_it_works(tmp_path, monkeypatch, kind, driver):
     assert programs.driver(tmp_path) == driver
     monkeypatch.setattr(programs.sys, "platform", "freebsd14")
     assert programs.driver(tmp_path) == ("zfs" if kind == "zfs" else "vfs")
-
-
-# --- what a newer system is ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("image", "kernel", "newer"),
-    [("14.1", "14.1-RELEASE-p3", False), ("14.2", "14.1-RELEASE", True), ("15.0", "14.3", True)]
-    + [("13.4", "14.0", False), ("14", "14.0", False), ("x", "14.0", False), (7, "14.0", False)]
-    + [(None, "14.0", False), ("14.10", "14.9", True)],
-)
-def test_an_image_for_a_newer_freebsd_is_a_finding_on_freebsd(monkeypatch, image, kernel, newer):
-    resolved = Resolved(
-        canonical="x",
-        floating=True,
-        digests=None,
-        platform=Platform("freebsd", "amd64"),
-        config={"os.version": image},
-        layers=(),
-    )
-    assert buildah._too_new(resolved) == ()  # on Linux it says nothing
-    monkeypatch.setattr(buildah.sys, "platform", "freebsd14")
-    monkeypatch.setattr(buildah.host, "release", lambda: kernel)
-    assert bool(buildah._too_new(resolved)) is newer

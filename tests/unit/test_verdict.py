@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from templates_app.names import Platform
+from templates_app.sources import verdict
+from templates_app.sources.base import Resolved
 from templates_app.sources.verdict import judge
 
 LINUX, FREEBSD = Platform("linux", "amd64"), Platform("freebsd", "amd64")
@@ -344,3 +346,27 @@ def test_no_change_of_bytes_crashes_it(root, data, changes, length):
 def test_no_bytes_crash_it(root, data):
     (root / "bin/program").write_bytes(b"\x7fELF" + data)
     judge(root, LINUX)
+
+
+# --- what a newer system is ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image", "kernel", "newer"),
+    [("14.1", "14.1-RELEASE-p3", False), ("14.2", "14.1-RELEASE", True), ("15.0", "14.3", True)]
+    + [("13.4", "14.0", False), ("14", "14.0", False), ("x", "14.0", False), (7, "14.0", False)]
+    + [(None, "14.0", False), ("14.10", "14.9", True)],
+)
+def test_an_image_for_a_newer_freebsd_is_a_finding_on_freebsd(monkeypatch, image, kernel, newer):
+    resolved = Resolved(
+        canonical="x",
+        floating=True,
+        digests=None,
+        platform=Platform("freebsd", "amd64"),
+        config={"os.version": image},
+        layers=(),
+    )
+    assert verdict.too_new(resolved) == ()  # on Linux it says nothing
+    monkeypatch.setattr(verdict.sys, "platform", "freebsd14")
+    monkeypatch.setattr(verdict.host, "release", lambda: kernel)
+    assert bool(verdict.too_new(resolved)) is newer

@@ -6,6 +6,10 @@
 ``limits``     what one image may cost
 ``entry``      one entry of a layer's archive, as the reader gives it to the model
 ``operations`` what the model has the writer do
+``wire``       how the engine's processes speak
+``writer``     executes operations below one directory; ``writer_process`` is its process
+``confine``    what a process gives up before it sees a byte of an image
+``failures``   errors of a process, raised again in the server
 ``cache``      layers, manifests and configs by their digest
 ``incoming``   one of them on its way into the cache, read while it comes
 """

@@ -19,12 +19,12 @@ MAX_XATTRS = 64 * 1024  # bytes of all extended attributes of one entry, names i
 class Limits:
     """Of one image, over all its layers. Sizes are bytes."""
 
-    entries: int  # in the tree at any moment, and in all layers together ten times that
-    tree_bytes: int  # contents of regular files that are written, over all layers
-    file_bytes: int  # of one regular file
-    ratio: int  # uncompressed bytes of a layer for each compressed one
-    seconds: int  # of a layer, from its first byte to its last
-    memory_bytes: int  # of one of the engine's processes
+    entries: int = 2_000_000  # in the tree at any moment, and in all layers together ten times that
+    tree_bytes: int = 256 * 2**30  # contents of regular files that are written, over all layers
+    file_bytes: int = 64 * 2**30  # of one regular file
+    ratio: int = 200  # uncompressed bytes of a layer for each compressed one
+    seconds: int = 3600  # of a layer, from its first byte to its last
+    memory_bytes: int = 4 * 2**30  # of one of the engine's processes
 
 
 def refused(rule: str, path: bytes, what: str) -> CoppiceError:

@@ -1,0 +1,70 @@
+"""Errors of the engine's processes, told to the server and raised there again."""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from typing import Any
+
+from templates_app.errors import (
+    CoppiceError,
+    OutOfSpace,
+    PoolUnavailable,
+    ProgramFailed,
+    PullFailed,
+    StorageReadOnly,
+    TreeRefused,
+)
+
+#: What a process may say that went wrong. Anything else is a fault of ours.
+_KNOWN = {one.code: one for one in (TreeRefused, OutOfSpace, StorageReadOnly, PoolUnavailable)}
+_MAX_PRIVATE = 4000  # characters
+
+
+def told(error: BaseException) -> dict[str, Any]:
+    """An error as it goes to the server."""
+    if isinstance(error, OSError):
+        error = _of_storage(error)
+    elif isinstance(error, MemoryError):
+        error = TreeRefused(
+            "The image needs more memory than one of the engine's processes may use.",
+            hint="Raise COPPICE_LIMIT_MEMORY_BYTES if this image is meant to be imported.",
+            extra={"rule": "memory"},
+        )
+    private = "".join(traceback.format_exception(error))[-_MAX_PRIVATE:]
+    if isinstance(error, CoppiceError):
+        return {
+            "code": error.code,
+            "detail": error.detail,
+            "hint": error.next_step,
+            "extra": error.extra,
+            "private": f"{error.private}\n{private}"[-_MAX_PRIVATE:],
+        }
+    return {"code": "", "private": private}
+
+
+def again(who: str, said: dict[str, Any]) -> CoppiceError:
+    """The error that a process told; ``who`` names the process."""
+    code, private = said.get("code"), str(said.get("private", ""))
+    detail, hint = str(said.get("detail", "")), str(said.get("hint", ""))
+    extra = dict(said.get("extra") or {})
+    if code == PullFailed.code and extra.get("reason") == "corrupt":
+        return PullFailed(detail, reason="corrupt", hint=hint, private=private)
+    if known := _KNOWN.get(str(code)):
+        return known(detail, hint=hint, extra=extra, private=private)
+    return ProgramFailed(f"The native engine's {who} failed.", private=private)
+
+
+def _of_storage(error: OSError) -> BaseException:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return OutOfSpace("The pool's file system is full, or a quota used up.")
+    if error.errno == errno.EROFS:
+        return StorageReadOnly("The pool's file system is read-only.")
+    if error.errno in (errno.EEXIST, errno.ELOOP, errno.EMLINK, errno.ENOTDIR, errno.ENOENT):
+        return error  # the disk is not as the model says it is: a fault of ours, or of another
+    if error.errno is None:
+        return error
+    reason = error.strerror or f"error {error.errno}"
+    raised = PoolUnavailable(f"The pool's file system does not take a file: {reason}.")
+    raised.__cause__ = error
+    return raised
