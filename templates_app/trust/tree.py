@@ -25,9 +25,9 @@ from types import TracebackType
 from typing import BinaryIO
 
 from templates_app.errors import CoppiceError, PoolUnavailable, TreeChanged, TreeRefused
-from templates_app.trust import attributes
+from templates_app.trust import attributes, mtree
+from templates_app.trust.mtree import escape
 
-FIRST_LINE = b"#mtree v2.0\n"
 MAX_PATH = 4096  # bytes of a path below the root: Linux's PATH_MAX, beyond which tools fail
 MAX_DEPTH = 255  # components of a path; each level of a walk holds one descriptor open
 _CHUNK = 1024 * 1024  # bytes of a file that are read at a time
@@ -36,7 +36,6 @@ _PROGRESS_SECONDS = 0.25
 _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # O_NONBLOCK: should a fifo have taken a file's place, the open must not wait for its other end.
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
-_ODD_BYTE = re.compile(rb"[^!-~]|[\\#=*?\[\]]")
 _SPECIAL = {stat.S_IFIFO: b"fifo", stat.S_IFCHR: b"char", stat.S_IFBLK: b"block"}
 _MOUNTS = Path("/proc/self/mountinfo")
 
@@ -73,18 +72,13 @@ def scan(
     return _Scan(limit_entries, on_progress, ownership or {}, into).whole(root)
 
 
-def escape(text: bytes) -> bytes:
-    """A path or link target as the manifest has it: ``\\ooo`` for what mtree(5) would misread."""
-    return _ODD_BYTE.sub(lambda odd: b"\\%03o" % odd[0][0], text)
-
-
 @dataclass(slots=True)
 class _Linked:
     """A file with several names: what was found at the first, and how many are still to come."""
 
     path: bytes  # the bytewise first, escaped
     to_come: int
-    content: tuple[bytes, bytes] | None = None
+    content: tuple[int, bytes, bytes] | None = None
 
 
 class _Scan:
@@ -102,7 +96,7 @@ class _Scan:
         self._ownership = ownership
         self._into = into
         self._digest = hashlib.sha256()
-        self._lines = [FIRST_LINE]
+        self._lines = [mtree.FIRST_LINE]
         self._buffer = memoryview(bytearray(_CHUNK))
         self._device = -1
         self._listed = 0
@@ -123,7 +117,7 @@ class _Scan:
                 there = os.fstat(top)
                 comments = _comments(top, there)
             self._device = there.st_dev
-            self._write(b". type=dir %s\n%s" % (self._mode_and_owner(b".", there), comments))
+            self._write(b". " + mtree.directory(self._mode_and_owner(b".", there), comments))
             self._below(top, b"", b"./", 1)
         finally:
             os.close(top)
@@ -192,26 +186,25 @@ class _Scan:
         if there.st_dev != self._device and (is_directory or self._files_by_device):
             raise _refused("mount", path, "is a mount point")
         first = None if is_directory or there.st_nlink == 1 else self._first_name(there, shown)
-        what = self._mode_and_owner(path, there)
+        who = self._mode_and_owner(path, there)
         if kind == stat.S_IFREG:
-            content, comments = self._regular(parent, path, name, there, first)
-            self._write(b"%s type=file %s %s\n%s" % (shown, what, content, comments))
+            size, sha256, comments = self._regular(parent, path, name, there, first)
+            what = mtree.file(who, size, sha256, comments)
         elif is_directory:
             with self._directory(parent, path, name) as fd, _reading(path):
-                comments = _comments(fd, there)
-            self._write(b"%s type=dir %s\n%s" % (shown, what, comments))
+                what = mtree.directory(who, _comments(fd, there))
         elif kind == stat.S_IFLNK:
             with _reading(path):
                 target = os.readlink(name, dir_fd=parent)
-            owner = what.partition(b" ")[2]  # a link's mode means nothing, and is not the same
-            self._write(b"%s type=link %s link=%s\n" % (shown, owner, escape(target)))
+            what = mtree.link(*self._owner(path, there), target)
         elif kind in _SPECIAL:
-            self._write(b"%s type=%s %s\n" % (shown, _SPECIAL[kind], what))
+            what = mtree.special(_SPECIAL[kind], who)
         else:
             is_socket = kind == stat.S_IFSOCK
             raise _refused("type", path, "is a socket" if is_socket else "is of an unknown type")
+        self._write(b"%s %s" % (shown, what))
         if first is not None and first.path != shown:
-            self._write(b"# hardlink %s\n" % first.path)
+            self._write(mtree.hardlink(first.path))
         self._entries += 1
         self._report()
         return is_directory
@@ -240,8 +233,8 @@ class _Scan:
 
     def _regular(
         self, parent: int, path: bytes, name: bytes, there: os.stat_result, first: _Linked | None
-    ) -> tuple[bytes, bytes]:
-        """What the line of a regular file says of its content, and its comment lines."""
+    ) -> tuple[int, bytes, bytes]:
+        """Size and sha256 of a regular file's content, and its comment lines."""
         if first is not None and first.content is not None:
             return first.content
         with _reading(path):
@@ -256,10 +249,10 @@ class _Scan:
                 comments = _comments(fd, there)
         finally:
             os.close(fd)
-        content = b"size=%d sha256=%s" % (there.st_size, digest)
+        content = there.st_size, digest, comments
         if first is not None:
-            first.content = content, comments
-        return content, comments
+            first.content = content
+        return content
 
     def _sha256(self, fd: int, path: bytes, size: int) -> bytes:
         digest = hashlib.sha256()
@@ -278,10 +271,11 @@ class _Scan:
         return digest.hexdigest().encode("ascii")
 
     def _mode_and_owner(self, path: bytes, there: os.stat_result) -> bytes:
-        uid, gid = there.st_uid, there.st_gid
-        if self._ownership:
-            uid, gid = self._ownership.get(path, (uid, gid))
-        return b"mode=%04o uid=%d gid=%d" % (stat.S_IMODE(there.st_mode), uid, gid)
+        return mtree.mode_and_owner(stat.S_IMODE(there.st_mode), *self._owner(path, there))
+
+    def _owner(self, path: bytes, there: os.stat_result) -> tuple[int, int]:
+        own = there.st_uid, there.st_gid
+        return self._ownership.get(path, own) if self._ownership else own
 
     # --- what comes out ------------------------------------------------------------------------
 
@@ -305,14 +299,8 @@ class _Scan:
 
 def _comments(fd: int, there: os.stat_result) -> bytes:
     """The comment lines that follow a file's or directory's own line."""
-    lines = [
-        b"# xattr %s sha256=%s\n" % (escape(name), hashlib.sha256(value).hexdigest().encode())
-        for name, value in attributes.extended(fd)
-    ]
     flags = attributes.flag_words(getattr(there, "st_flags", 0))
-    if flags:
-        lines.append(b"# flags %s\n" % b",".join(flags))
-    return b"".join(lines)
+    return mtree.comments(attributes.extended(fd), flags)
 
 
 class _reading:  # noqa: N801  (used as a statement's word; a generator costs three times as much)
