@@ -7,10 +7,12 @@ reverse. ``commit`` appends the event: the one point after which the generation 
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 from templates_app.datasets.base import DatasetDriver, Snapshot, alias_name, generation_name
@@ -24,9 +26,10 @@ from templates_app.errors import (
 from templates_app.events import Deviation, Verdict
 from templates_app.names import TemplateName
 from templates_app.sources.base import Progress, Receipt, Report, Resolved, Source
-from templates_app.sources.plant import plant_resolv_conf
+from templates_app.sources.plant import described, plant_resolv_conf
 from templates_app.sources.verdict import judge
 from templates_app.trust import statement, tree
+from templates_app.trust.amend import amend
 
 T = TypeVar("T")
 
@@ -157,21 +160,16 @@ def _make(job: Job) -> Made:
         verdict = judge(dataset.path, resolved.platform)
         _refuse_foreign(job, verdict)
     with _timed(job, "digest"):
-        made = tree.scan(
-            dataset.path,
-            limit_entries=job.rules.limit_entries,
-            on_progress=lambda entries, _bytes: job.report(
-                Progress(stage="digest", done=entries, unit="entries")
-            ),
-        )
+        manifest = _manifest(job, dataset.path, receipt)
+        tree_digest, entries = tree.digest(manifest), tree.entries(manifest)
     with _timed(job, "seal"):
         snapshot = job.driver.seal(job.relative)
         moved_aside = moved_aside or _make_way(job)
     job.enter("record")
-    deviations = tuple(one for one in (planted,) if one)
+    deviations = (*receipt.deviations, *((planted,) if planted else ()))
     text = statement.build(
         template=job.name.text,
-        tree_digest=made.digest,
+        tree_digest=tree_digest,
         canonical_reference=f"{job.source.scheme}:{resolved.canonical}",
         platform=str(resolved.platform),
         digests=resolved.digests,
@@ -183,8 +181,8 @@ def _make(job: Job) -> Made:
         receipt=receipt,
         dataset=dataset.name,
         snapshot=snapshot,
-        entries=made.entries,
-        tree_digest=made.digest,
+        entries=entries,
+        tree_digest=tree_digest,
         statement=text,
         statement_digest=statement.digest(text),
         deviations=deviations,
@@ -193,6 +191,25 @@ def _make(job: Job) -> Made:
         milliseconds=job.milliseconds,
         moved_aside=moved_aside,
     )
+
+
+def _manifest(job: Job, root: Path, receipt: Receipt) -> bytes:
+    """The manifest of the tree with all that was planted in it.
+
+    An engine that saw every byte while it wrote has made one; else all is read once more.
+    """
+    if receipt.manifest is not None:
+        return amend(receipt.manifest, described(job.rules.nameserver))
+    into = io.BytesIO()
+    tree.scan(
+        root,
+        limit_entries=job.rules.limit_entries,
+        on_progress=lambda entries, _bytes: job.report(
+            Progress(stage="digest", done=entries, unit="entries")
+        ),
+        into=into,
+    )
+    return into.getvalue()
 
 
 def _early_way(job: Job) -> str | None:

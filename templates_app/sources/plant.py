@@ -15,6 +15,7 @@ from pathlib import Path
 
 from templates_app.errors import CoppiceError, OutOfSpace, StorageReadOnly, TreeRefused
 from templates_app.events import Deviation
+from templates_app.trust import mtree
 
 PLACE = "/etc/resolv.conf"
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -43,6 +44,18 @@ def plant_resolv_conf(root: Path, nameserver: str) -> Deviation | None:
             raise known from None
         raise
     return Deviation(path=PLACE, reason=did, sha256=hashlib.sha256(content).hexdigest())
+
+
+def described(nameserver: str) -> dict[bytes, bytes]:
+    """What :func:`plant_resolv_conf` puts into a tree, as the tree's manifest describes it."""
+    if not nameserver:
+        return {}
+    content = text(nameserver)
+    digest = hashlib.sha256(content).hexdigest().encode()
+    return {
+        b"etc": mtree.directory(mtree.mode_and_owner(0o755, 0, 0)),
+        b"etc/resolv.conf": mtree.file(mtree.mode_and_owner(0o644, 0, 0), len(content), digest),
+    }
 
 
 def _plant(root: Path, content: bytes) -> str:

@@ -72,6 +72,16 @@ def scan(
     return _Scan(limit_entries, on_progress, ownership or {}, into).whole(root)
 
 
+def digest(manifest: bytes) -> str:
+    """The tree digest of a manifest."""
+    return "sha256:" + hashlib.sha256(manifest).hexdigest()
+
+
+def entries(manifest: bytes) -> int:
+    """How many entries below the root a manifest has."""
+    return manifest.count(b"\n./")
+
+
 @dataclass(slots=True)
 class _Linked:
     """A file with several names: what was found at the first, and how many are still to come."""

@@ -6,7 +6,8 @@ tests/contract and tests/e2e; here are the moments at which they cannot be made 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import io
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from templates_app.errors import (
     PullFailed,
     TreeRefused,
 )
-from templates_app.events import Digests
+from templates_app.events import Deviation, Digests
 from templates_app.names import Platform, TemplateName
 from templates_app.pipeline import STAGES, Job, Made, Rules
 from templates_app.sources.base import Progress, Receipt, Resolved
+from templates_app.trust import tree
 from tests.unit.test_verdict import FREEBSD_PROGRAM
 
 ID = "0000000a"
@@ -155,6 +157,23 @@ def test_a_generation_is_made_sealed_and_committed(pool):
     with pool.reading(RELATIVE) as view:
         assert (view / "etc/motd").read_text() == "hello"
     assert (job.undone, job.leftovers) == ([], [])
+
+
+def test_an_engine_that_makes_the_manifest_saves_reading_the_tree(pool, monkeypatch):
+    class Reading(HandSource):
+        def fetch(self, resolved, into, report, import_id):
+            receipt = super().fetch(resolved, into, report, import_id)
+            text = io.BytesIO()
+            tree.scan(into, limit_entries=100, into=text)
+            owner = Deviation(path=".", reason="owners are the server's")
+            monkeypatch.setattr(tree, "scan", None)
+            return replace(receipt, manifest=text.getvalue(), deviations=(owner,))
+
+    scanned = run(job_on(pool, HandSource()))
+    pool.destroy(RELATIVE)
+    made = run(job_on(pool, Reading()))
+    assert (made.tree_digest, made.entries) == (scanned.tree_digest, scanned.entries)
+    assert [one.path for one in made.deviations] == [".", "/etc/resolv.conf"]
 
 
 def test_the_stages_come_in_order_and_are_timed(pool):
