@@ -338,6 +338,14 @@ class RegistryNotAllowed(CoppiceError):
     hint = "Name it in COPPICE_REGISTRIES_ALLOWED, or COPPICE_REGISTRIES_INSECURE if without TLS."
 
 
+class SourceNotAllowed(CoppiceError):
+    """Policy, as for registries: which files of this host a caller may have read."""
+
+    code, status = "source_not_allowed", 403
+    title = "This file may not be imported from"
+    hint = "Put it beneath a directory that COPPICE_IMPORT_ROOTS names; symlinks are not followed."
+
+
 class Unavailable(CoppiceError):
     code, status, permanent = "unavailable", 503, False
     title = "Something that Coppice needs is not available"

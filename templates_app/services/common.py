@@ -38,6 +38,7 @@ def source_context() -> sources.SourceContext:
         state_dir=settings.COPPICE_STATE_DIR,
         limit_image_bytes=settings.COPPICE_LIMIT_IMAGE_BYTES,
         limit_cache_bytes=settings.COPPICE_LIMIT_CACHE_BYTES,
+        import_roots=settings.COPPICE_IMPORT_ROOTS,
     )
 
 

@@ -2,6 +2,7 @@
 
 ``base``       the port: Source, Resolved, Progress, Receipt
 ``oci``        images in registries
+``local``      images in files of this host: layouts and archives
 ``resolution`` from what a reference names to the one image that is meant
 ``documents``  indexes, manifests, configs, read strictly; the choice by platform
 ``hosts``      which registry hosts the server may speak to

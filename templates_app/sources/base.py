@@ -72,6 +72,7 @@ class SourceContext:
     limit_image_bytes: int  # sum of the layers as transferred
     limit_cache_bytes: int = 20 * 2**30  # of blobs that are kept for the next import
     limits: Limits = Limits()
+    import_roots: tuple[Path, ...] = ()  # directories that image files may be read from
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -63,6 +63,8 @@ LAYERS = frozenset(
 )
 _ANY_DIGEST = re.compile(r"[a-z0-9]+(?:[.+_-][a-z0-9]+)*:[a-zA-Z0-9=_-]{1,256}")
 
+_REF_NAME = "org.opencontainers.image.ref.name"
+
 #: Variants of an architecture that run what lower ones run; "" is the first number.
 _LEVELS = {"amd64": 1, "arm64": 8, "arm": 7}
 
@@ -83,6 +85,7 @@ class Descriptor:
     features: bool = False  # it asks for os.features
     attestation: bool = False  # BuildKit's, about an image beside it
     urls: bool = False
+    ref_name: str = ""  # what a layout's index.json calls it (I7: valid nowhere else)
 
     @property
     def digest(self) -> Digest:
@@ -157,7 +160,7 @@ def _level(platform: Platform) -> int | None:
 
 def read(data: bytes) -> Index | Manifest:
     """An index or a manifest of schema 2. NotAnImage for anything else."""
-    document = _object(data, "manifest")
+    document = json_object(data, "manifest")
     if document.get("schemaVersion") != 2:
         raise NotAnImage("The manifest is not of schema version 2: it is too old to be read.")
     is_index = "manifests" in document
@@ -196,7 +199,7 @@ def _manifest(document: dict[str, Json]) -> Manifest:
 
 def read_config(data: bytes, manifest: Manifest) -> dict[str, Json]:
     """The image config that ``manifest`` names; its layers are the manifest's."""
-    config = _object(data, "image config")
+    config = json_object(data, "image config")
     rootfs = config.get("rootfs")
     if not isinstance(rootfs, dict) or rootfs.get("type") != "layers":
         raise NotAnImage("The image config has no file system of layers.")
@@ -252,19 +255,24 @@ def incompatible(wanted: Platform, offered: list[Platform]) -> PlatformIncompati
 # --- the parts -----------------------------------------------------------------------------------
 
 
-def _object(data: bytes, what: str) -> dict[str, Json]:
+def json_object(data: bytes, what: str) -> dict[str, Json]:
+    found = json_value(data, what)
+    if not isinstance(found, dict):
+        raise NotAnImage(f"The {what} is not a JSON object.")
+    return found
+
+
+def json_value(data: bytes, what: str) -> Json:
+    """JSON that every reader understands alike (I2). NotAnImage, with ``what`` it should be."""
     if len(data) > MAX_DOCUMENT:
         raise NotAnImage(f"The {what} is larger than {MAX_DOCUMENT} bytes.")
     try:
-        found = json.loads(
+        return json.loads(
             data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant
         )
     except (ValueError, RecursionError):
         # ValueError: not UTF-8, not JSON, a key that stands twice, NaN, an endless number.
         raise NotAnImage(f"The {what} is not JSON that has one meaning.") from None
-    if not isinstance(found, dict):
-        raise NotAnImage(f"The {what} is not a JSON object.")
-    return found
 
 
 def _unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
@@ -310,6 +318,7 @@ def _descriptor(data: Json) -> Descriptor:
         attestation="vnd.docker.reference.type" in notes
         or (platform is not None and str(platform) == "unknown/unknown"),
         urls=bool(data.get("urls")),
+        ref_name=name if isinstance(name := notes.get(_REF_NAME), str) else "",
     )
 
 

@@ -88,14 +88,15 @@ class Resolution:
             raise NotAnImage(f"The image's indexes are nested deeper than {documents.MAX_DEPTH}.")
         self._offered += [one.platform for one in index.candidates() if one.platform]
         for entry in index.matching(self.context.platform):
-            document = self._child(entry)
+            document = self.child(entry)
             if isinstance(document, Manifest):
                 return entry.digest, document
             if found := self._choose(document, depth + 1):
                 return found
         return None
 
-    def _child(self, entry: Descriptor) -> Index | Manifest:
+    def child(self, entry: Descriptor) -> Index | Manifest:
+        """The document that an index names, of the kind that the index says."""
         if entry.size > documents.MAX_DOCUMENT:
             raise NotAnImage(f"The image has a manifest of {human_size(entry.size)}.")
         self._count += 1

@@ -19,7 +19,7 @@ import pytest
 from templates_app.errors import ImportTimeout, OutOfSpace, PullFailed, Unavailable
 from templates_app.names import Digest
 from templates_app.sources.native.cache import BlobCache
-from templates_app.sources.native.incoming import Cancelled, Incoming, fetch, keep
+from templates_app.sources.native.incoming import Cancelled, Incoming, fetch, keep, take
 from tests.pools import sh
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
@@ -132,6 +132,35 @@ class TestWhatComesIn:
         path.symlink_to(tmp_path / "outside")
         with pytest.raises(Unavailable):
             cache.open(digest_of(DATA))
+
+
+class TestWithoutADigest:
+    """What an archive has under a name of its own."""
+
+    def test_a_blob_gets_the_digest_that_it_has(self, cache):
+        digest = take(cache, len(DATA), iter([DATA[:CHUNK], DATA[CHUNK:]]))
+        assert digest == digest_of(DATA)
+        with cache.open(digest, len(DATA)) as file:
+            assert file.read() == DATA
+        assert take(cache, len(DATA), iter([DATA])) == digest  # again
+        assert [one.digest for one in cache.listing()] == [digest]
+
+    def test_one_that_breaks_off_leaves_nothing(self, cache):
+        def broken() -> Iterator[bytes]:
+            yield DATA
+            raise PullFailed("The archive broke.", reason="corrupt")
+
+        with pytest.raises(PullFailed):
+            take(cache, len(DATA), broken())
+        assert list(cache.home.glob("*/*")) == []
+
+    def test_what_a_killed_process_left_is_swept_and_what_one_writes_is_not(self, cache):
+        cache.nameless.mkdir(parents=True)
+        (cache.nameless / "left").write_bytes(DATA)
+        with (cache.nameless / "written").open("wb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            cache.sweep()
+            assert [path.name for path in cache.nameless.iterdir()] == ["written"]
 
 
 class TestGoingOn:
@@ -350,11 +379,10 @@ class TestSpace:
 
     def test_the_limit_is_kept_when_a_new_one_comes(self, cache):
         one, two, three, four = self.fill(cache)
-        small = BlobCache(cache.home, limit_bytes=4500, patience=1)
-        data = b"new" * 500
-        fetch(small, digest_of(data), len(data), Server(data)).close()
-        assert self.there(cache) == {two, three, four, digest_of(data)}
-        assert sum(kept.size_bytes for kept in cache.listing()) <= 4500
+        small = BlobCache(cache.home, limit_bytes=len(DATA) + 3500, patience=1)
+        fetch(small, digest_of(DATA), len(DATA), Server()).close()
+        assert self.there(cache) == {two, three, four, digest_of(DATA)}
+        assert sum(kept.size_bytes for kept in cache.listing()) <= small.limit_bytes
 
     def test_one_larger_than_the_limit_is_brought_and_goes_at_the_end(self, cache):
         small = BlobCache(cache.home, limit_bytes=10, patience=1)

@@ -5,9 +5,6 @@
 ``tar``        its archive, entry by entry; ``grammar`` is what that must be
 ``limits``     what one image may cost
 ``entry``      one entry of a layer's archive, as the reader gives it to the model
-``model``      the tree, layer upon layer: what each entry does to it, as operations
-``shape``      how that tree changes; ``nodes`` what it is made of; ``manifest`` of those;
-               ``rules`` what it must be
 ``operations`` what the model has the writer do
 ``wire``       how the engine's processes speak
 ``writer``     executes operations below one directory; ``writer_process`` is its process
@@ -15,4 +12,7 @@
 ``failures``   errors of a process, raised again in the server
 ``cache``      layers, manifests and configs by their digest
 ``incoming``   one of them on its way into the cache, read while it comes
+``beneath``    files beneath import roots, opened without following anything
+``layout``     an OCI layout in a directory
+``archives``   one in a tar file; ``docker_archive`` what `docker save` writes
 """

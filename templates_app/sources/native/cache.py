@@ -42,6 +42,8 @@ logger = logging.getLogger("coppice.blobs")
 PART = ".part"
 READ = 1024 * 1024  # bytes read at once when a blob is hashed
 
+_SMALL = 64 * 1024  # bytes
+
 #: Days that an unfinished download is kept for: who tries again does so sooner.
 _PARTIAL_DAYS = 7
 
@@ -83,6 +85,11 @@ class BlobCache:
 
     def path(self, digest: Digest) -> Path:
         return self.home / digest.text.partition(":")[0] / hexadecimal(digest)
+
+    @property
+    def nameless(self) -> Path:
+        """Where blobs are whose digest is known only at their end."""
+        return self.home / "new"
 
     def open(self, digest: Digest, size: int | None = None) -> BinaryIO | None:
         """The blob, if it is whole and here; in use, and so not evicted, until it is closed.
@@ -166,6 +173,8 @@ class BlobCache:
         """Remove what dead imports left half, and nobody went on with for a week."""
         before = time.time_ns() - _PARTIAL_DAYS * 24 * 3600 * 10**9
         old = [one for one in self.listing() if one.partial and one.used_ns < before]
+        for path in self.nameless.glob("*"):
+            _remove(path, dry_run=False)  # of no use to anybody but who wrote it
         return [one for one in old if _remove(one.path, dry_run=False)]
 
     def evict(self, *, down_to: int, dry_run: bool = False) -> list[Kept]:
@@ -185,7 +194,13 @@ class BlobCache:
         return gone
 
     def make_room(self, needed: int) -> None:
-        """Evict so that ``needed`` more bytes keep the limit and fit. OutOfSpace if they do not."""
+        """Evict so that ``needed`` more bytes keep the limit and fit. OutOfSpace if they do not.
+
+        A small blob is not worth a look at all others: the next large one, and the end of the
+        import (:meth:`trim`), make up for it.
+        """
+        if needed < _SMALL:
+            return
         total = sum(one.size_bytes for one in self.listing())
         with storage_errors():
             short = needed - self._free()
