@@ -63,3 +63,10 @@ def comments(xattrs: Iterable[tuple[bytes, bytes]], flags: Sequence[bytes]) -> b
 def hardlink(first: bytes) -> bytes:
     """The last comment of a file's further names; ``first`` is its bytewise first, escaped."""
     return HARDLINK + first + b"\n"
+
+
+def target_in(description: bytes) -> bytes | None:
+    """The target that a link's description says; None for all else."""
+    if not description.startswith(b"type=link "):
+        return None
+    return unescape(description[description.index(b" link=") + 6 : -1])

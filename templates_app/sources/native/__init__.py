@@ -5,6 +5,9 @@
 ``tar``        its archive, entry by entry; ``grammar`` is what that must be
 ``limits``     what one image may cost
 ``entry``      one entry of a layer's archive, as the reader gives it to the model
+``model``      the tree, layer upon layer: what each entry does to it, as operations
+``shape``      how that tree changes; ``nodes`` what it is made of; ``manifest`` of those;
+               ``rules`` what it must be
 ``operations`` what the model has the writer do
 ``wire``       how the engine's processes speak
 ``writer``     executes operations below one directory; ``writer_process`` is its process

@@ -22,7 +22,8 @@ class Kind(IntEnum):
 class Entry:
     """As the archive has it, its grammar checked and nothing else: names are what they are.
 
-    ``name`` and ``target`` are bytes as written, extended headers applied. ``xattrs`` are those
+    ``name`` and ``target`` (of a link) are bytes as written, extended headers applied: 1 to 4096
+    of them, none of them null. Numbers are in a system's range. ``xattrs`` are those
     that count (``security.capability``, ``user.*``), sorted by name; ``flags`` are FreeBSD's file
     flags, words of chflags(1) in bytewise order. ``size`` is 0 for all but a regular file.
     """

@@ -29,7 +29,12 @@ class Limits:
 
 def refused(rule: str, path: bytes, what: str) -> CoppiceError:
     """The image may not be imported: ``what`` goes on after the path, ``rule`` names the rule."""
-    shown = path[:200].decode("ascii", "backslashreplace")
-    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in shown)
-    shown += "…" if len(path) > 200 else ""
-    return TreeRefused(f"{shown or '(no name)'} {what}.", extra={"path": shown, "rule": rule})
+    where = shown(path)
+    return TreeRefused(f"{where} {what}.", extra={"path": where, "rule": rule})
+
+
+def shown(path: bytes) -> str:
+    """A path as messages and findings show it: printable ASCII, at most 200 bytes of it."""
+    text = path[:200].decode("ascii", "backslashreplace")
+    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return (text or "(no name)") + ("…" if len(path) > 200 else "")
