@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from templates_app import layered
 from templates_app.datasets.base import DatasetDriver, Snapshot, alias_name, generation_name
 from templates_app.errors import (
     AdoptedInTheWay,
@@ -22,11 +23,14 @@ from templates_app.errors import (
     PlatformIncompatible,
     PoolBusy,
     TemplateInUse,
+    TemplateMissing,
+    TreeRefused,
 )
 from templates_app.events import Deviation, Verdict
 from templates_app.names import TemplateName
-from templates_app.sources.base import Progress, Receipt, Report, Resolved, Source
+from templates_app.sources.base import Progress, Receipt, Report, Resolved, Source, States
 from templates_app.sources.plant import described, plant_resolv_conf
+from templates_app.sources.plant import text as planted_text
 from templates_app.sources.verdict import judge
 from templates_app.trust import statement, tree
 from templates_app.trust.amend import amend
@@ -35,6 +39,10 @@ T = TypeVar("T")
 
 #: The stages, in order; also the words that progress and failures use.
 STAGES = ("resolve", "create", "pull", "copy", "plant", "judge", "digest", "seal", "record")
+
+
+#: How often an import begins anew when somebody removes the state that it has found.
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +84,7 @@ class Job:
     driver: DatasetDriver
     rules: Rules
     report: Report
+    kept: layered.Kept | None = None  # layer states, where the pool has them
     hand_made: bool = False  # a hand-made dataset stands where the alias goes
     stage: str = "resolve"
     resolved: Resolved | None = None
@@ -149,47 +158,131 @@ def _make(job: Job) -> Made:
         resolved = job.resolved = job.source.resolve()
     with _timed(job, "create"):
         moved_aside = _early_way(job)
+    if job.kept is not None and resolved.chain_ids:
+        filled = _by_layers(job, resolved, job.kept)
+    else:
+        filled = _in_place(job, resolved)
+    with _timed(job, "seal"):
+        moved_aside = moved_aside or _make_way(job)
+    job.enter("record")
+    text = statement.build(
+        template=job.name.text,
+        tree_digest=filled.tree_digest,
+        canonical_reference=f"{job.source.scheme}:{resolved.canonical}",
+        platform=str(resolved.platform),
+        digests=resolved.digests,
+        exclusions=filled.receipt.left_out,
+        deviations=filled.deviations,
+    )
+    return Made(
+        resolved=resolved,
+        receipt=filled.receipt,
+        dataset=job.driver.full_name(job.relative),
+        snapshot=filled.snapshot,
+        entries=filled.entries,
+        tree_digest=filled.tree_digest,
+        statement=text,
+        statement_digest=statement.digest(text),
+        deviations=filled.deviations,
+        verdict=filled.verdict,
+        findings=(*filled.receipt.findings, *_verdict_findings(filled.verdict)),
+        milliseconds=job.milliseconds,
+        moved_aside=moved_aside,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Filled:
+    """A generation's dataset, sealed, and what is in it."""
+
+    snapshot: Snapshot
+    receipt: Receipt
+    entries: int
+    tree_digest: str
+    deviations: tuple[Deviation, ...]
+    verdict: Verdict
+
+
+def _in_place(job: Job, resolved: Resolved) -> _Filled:
+    """Fill the generation's own dataset."""
+    with _timed(job, "create"):
         job.undo_with(f"dataset {job.relative}", lambda: job.driver.destroy(job.relative))
         dataset = job.driver.create(job.relative)
     job.enter("pull")
     receipt = job.source.fetch(resolved, dataset.path, _staged(job), job.import_id)
     job.milliseconds.update(receipt.milliseconds)
-    with _timed(job, "plant"):
-        planted = plant_resolv_conf(dataset.path, job.rules.nameserver)
-    with _timed(job, "judge"):
-        verdict = judge(dataset.path, resolved.platform)
-        _refuse_foreign(job, verdict)
-    with _timed(job, "digest"):
-        manifest = _manifest(job, dataset.path, receipt)
-        tree_digest, entries = tree.digest(manifest), tree.entries(manifest)
+    finished = _finish(job, resolved, dataset.path, receipt)
     with _timed(job, "seal"):
         snapshot = job.driver.seal(job.relative)
-        moved_aside = moved_aside or _make_way(job)
-    job.enter("record")
-    deviations = (*receipt.deviations, *((planted,) if planted else ()))
-    text = statement.build(
-        template=job.name.text,
-        tree_digest=tree_digest,
-        canonical_reference=f"{job.source.scheme}:{resolved.canonical}",
-        platform=str(resolved.platform),
-        digests=resolved.digests,
-        exclusions=receipt.left_out,
-        deviations=deviations,
-    )
-    return Made(
-        resolved=resolved,
-        receipt=receipt,
-        dataset=dataset.name,
+    return _Filled(
         snapshot=snapshot,
-        entries=entries,
+        receipt=receipt,
+        entries=finished.entries,
+        tree_digest=finished.tree_digest,
+        deviations=(*receipt.deviations, *finished.planted),
+        verdict=finished.verdict,
+    )
+
+
+def _by_layers(job: Job, resolved: Resolved, kept: layered.Kept) -> _Filled:
+    """Clone the generation from the state of its tree; make that first, as far as it is missing."""
+
+    def fetch(into: Path, states: States) -> Receipt:
+        job.enter("pull")
+        receipt = job.source.fetch(resolved, into, _staged(job), job.import_id, states)
+        job.milliseconds.update(receipt.milliseconds)
+        return receipt
+
+    nameserver = job.rules.nameserver
+    planting = planted_text(nameserver).decode("ascii") if nameserver else ""
+    key = layered.whole_key(resolved.chain_ids[-1], str(resolved.platform), planting)
+    for attempt in range(_ATTEMPTS):
+        try:
+            whole = layered.whole(
+                kept,
+                resolved.chain_ids,
+                key,
+                image=f"image-{job.import_id}",
+                fetch=fetch,
+                finish=lambda path, receipt: _finish(job, resolved, path, receipt),
+            )
+            # Again, for it may have been made under other rules.
+            _refuse_entries(job, whole.note.entries)
+            _refuse_foreign(job, whole.verdict)
+            with _timed(job, "seal"):
+                job.undo_with(f"dataset {job.relative}", lambda: job.driver.destroy(job.relative))
+                snapshot = kept.store.generation(whole.state, job.relative)
+            break
+        except TemplateMissing:
+            # Somebody made room just now, and removed what we had found.
+            if attempt == _ATTEMPTS - 1:
+                raise
+    return _Filled(
+        snapshot=snapshot,
+        receipt=whole.receipt,
+        entries=whole.note.entries,
+        tree_digest=whole.note.tree_digest,
+        deviations=whole.note.deviations,
+        verdict=whole.verdict,
+    )
+
+
+def _finish(job: Job, resolved: Resolved, path: Path, receipt: Receipt) -> layered.Finished:
+    """Plant, judge and digest."""
+    with _timed(job, "plant"):
+        planted = plant_resolv_conf(path, job.rules.nameserver)
+    with _timed(job, "judge"):
+        verdict = judge(path, resolved.platform)
+        _refuse_foreign(job, verdict)
+    with _timed(job, "digest"):
+        manifest = _manifest(job, path, receipt)
+        tree_digest, entries = tree.digest(manifest), tree.entries(manifest)
+    return layered.Finished(
         tree_digest=tree_digest,
-        statement=text,
-        statement_digest=statement.digest(text),
-        deviations=deviations,
+        manifest=manifest,
+        entries=entries,
+        planted=(planted,) if planted else (),
         verdict=verdict,
-        findings=(*receipt.findings, *_verdict_findings(verdict)),
-        milliseconds=job.milliseconds,
-        moved_aside=moved_aside,
     )
 
 
@@ -266,6 +359,16 @@ def _refuse_foreign(job: Job, verdict: Verdict) -> None:
         )
 
 
+def _refuse_entries(job: Job, entries: int) -> None:
+    limit = job.rules.limit_entries
+    if entries > limit:
+        raise TreeRefused(
+            f"The image's tree has {entries} entries, more than the {limit} that are allowed.",
+            hint="Raise COPPICE_LIMIT_ENTRIES if this image is meant to be imported.",
+            extra={"rule": "entries", "entries": entries, "limit": limit},
+        )
+
+
 def _verdict_findings(verdict: Verdict) -> tuple[str, ...]:
     if verdict.result in ("foreign", "mixed"):
         return (f"Programs will fail at exec: {verdict.reason}",)
@@ -289,4 +392,5 @@ def _timed(job: Job, stage: str) -> Iterator[None]:
     job.enter(stage)
     begun = time.monotonic()
     yield
-    job.milliseconds[stage] = round((time.monotonic() - begun) * 1000)
+    took = round((time.monotonic() - begun) * 1000)
+    job.milliseconds[stage] = job.milliseconds.get(stage, 0) + took

@@ -11,7 +11,6 @@ Errors are those of :mod:`templates_app.datasets.base`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,8 +60,8 @@ class Filling(Protocol):
 class LayerStore(Protocol):
     """Of one pool. For many threads and processes at once."""
 
-    def states(self) -> Mapping[str, State]:
-        """All states by their keys; of two with one key, one."""
+    def states(self) -> list[State]:
+        """All that are whole. Two may have one key: either will do."""
 
     def alone(self, key: str, *, patience: float) -> AbstractContextManager[None]:
         """Be the only one who makes the state of ``key``; PoolBusy after ``patience`` seconds."""

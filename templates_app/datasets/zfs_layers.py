@@ -60,18 +60,17 @@ class ZfsLayers:
 
     # --- states --------------------------------------------------------------------------------
 
-    def states(self) -> dict[str, State]:
+    def states(self) -> list[State]:
         keys = f"name,{TREE},{NOTE}"
         words = ("list", "-H", "-r", "-t", "snapshot", "-o", keys, "--", self._parent)
         out = zfs(*words, expect={Kind.ABSENT})
         if not out.done:
             self._pool.assert_there()
-        found = {}
-        for name, tree_digest, note in out.rows():
-            if "-" not in (tree_digest, note):  # else somebody else made it
-                key = name.partition("@")[2]
-                found[key] = State(key=key, name=name, tree_digest=tree_digest, note=note)
-        return found
+        return [
+            State(key=name.partition("@")[2], name=name, tree_digest=tree_digest, note=note)
+            for name, tree_digest, note in out.rows()
+            if "-" not in (tree_digest, note)  # else somebody else made it
+        ]
 
     @contextlib.contextmanager
     def alone(self, key: str, *, patience: float) -> Iterator[None]:
@@ -167,7 +166,7 @@ class ZfsLayers:
         used = {name: int(value) for name, value in out.rows() if "@" not in name}
         used.pop(self._parent, None)
         states: dict[str, list[State]] = {}
-        for state in self.states().values():
+        for state in self.states():
             states.setdefault(state.name.partition("@")[0], []).append(state)
         clones: dict[str, list[str]] = {}
         for name, origin in self._pool.origins():
@@ -201,7 +200,7 @@ class ZfsLayers:
         out = zfs(*words, expect={Kind.ABSENT})
         if not out.done:
             self._pool.assert_there()
-        kept = {state.name.partition("@")[0] for state in self.states().values()}
+        kept = {state.name.partition("@")[0] for state in self.states()}
         gone = []
         for full, mounted in out.rows():
             if full == self._parent or "@" in full:

@@ -94,6 +94,7 @@ def _import(
         driver=driver,
         rules=common.rules(),
         report=report,
+        kept=common.kept(driver),
         hand_made=state.current is not None and state.current.adopted and not state.missing,
     )
 

@@ -43,9 +43,10 @@ class Texts:
         path = self._path(digest)
         with _full():
             self.place.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if path.exists():
-                os.utime(path)
-                return digest
+            with contextlib.suppress(Damaged):  # then it is written anew
+                if self.get(digest) is not None:
+                    os.utime(path)
+                    return digest
             part = self.place / f"{secrets.token_hex(8)}{_PART}"
             try:
                 with part.open("xb") as file:

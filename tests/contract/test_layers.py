@@ -53,11 +53,11 @@ def test_a_directory_pool_has_none(dir_pool):
 
 
 def test_a_state_is_found_by_its_key_with_what_was_said_of_it(layers, zfs_pool):
-    assert layers.states() == {}
+    assert layers.states() == []
     state = keep(layers, key="a1", one="1")
     assert state.image == "image-1"
     assert state.name == f"{full(zfs_pool, 'image-1')}@a1"
-    assert layers.states() == {"a1": state}
+    assert layers.states() == [state]
     assert (state.tree_digest, state.note) == (TREE, NOTE)
 
 
@@ -150,7 +150,7 @@ def test_what_was_kept_outlives_a_failure_and_the_rest_is_gone(layers, zfs_pool)
         state = place.keep("a1", tree_digest=TREE, note=NOTE)
         (place.path / "two").write_text("x" * 100_000)
         raise OSError("torn")
-    assert layers.states() == {"a1": state}
+    assert layers.states() == [state]
     assert prop(full(zfs_pool, "image-1"), "mounted") == "no"
     sh("zfs", "mount", full(zfs_pool, "image-1"))
     place = Path(prop(full(zfs_pool, "image-1"), "mountpoint"))
@@ -174,7 +174,7 @@ def test_what_a_killed_process_was_filling_is_swept(layers, zfs_pool, kept):
     assert prop(full(zfs_pool), "mounted") == "no"
     assert [image.name for image in layers.images()] == (["image-1"] if kept else [])
     if kept:
-        assert read(zfs_pool, layers.states()["a1"]) == {"one": "1"}
+        assert read(zfs_pool, layers.states()[0]) == {"one": "1"}
         assert prop(full(zfs_pool, "image-1"), "mounted") == "no"
 
 
@@ -209,7 +209,7 @@ def test_a_name_that_is_taken_stays_as_it_is(layers, zfs_pool):
 def test_a_snapshot_that_somebody_else_made_is_no_state(layers, zfs_pool):
     keep(layers, one="1")
     sh("zfs", "snapshot", f"{full(zfs_pool, 'image-1')}@mine")
-    assert set(layers.states()) == {"a1"}
+    assert [state.key for state in layers.states()] == ["a1"]
 
 
 @pytest.mark.parametrize("odd", ["", "-a", "a b", "a@b", "A", "a/b", "a" * 101])
@@ -249,7 +249,7 @@ def test_removing_is_refused_while_something_is_cloned_from_it(layers, zfs_pool)
     with pytest.raises(TemplateInUse) as refused:
         layers.remove("image-1")
     assert refused.value.extra["clones"] == [zfs_pool.full_name(GENERATION)]
-    assert layers.states() == {"a1": state}
+    assert layers.states() == [state]
     # The order of a template's end: its generation first, then, some day, what it was made of.
     zfs_pool.destroy(GENERATION)
     layers.remove("image-1")

@@ -67,6 +67,8 @@ def test_what_is_damaged_is_never_passed_on(texts, damage):
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(Damaged):
         texts.get(digest)
+    assert texts.put(TEXT) == digest
+    assert texts.get(digest) == TEXT
 
 
 def test_forgetting_twice_is_forgetting(texts):
