@@ -1,13 +1,24 @@
 """The archive of a layer: read as it was written, or refused by a rule with a name."""
 
 import io
+import os
+import re
+import subprocess
 import tarfile
+import tracemalloc
+from pathlib import Path
 
 import pytest
 
-from templates_app.sources.native import tar
+from templates_app.errors import TreeRefused
+from templates_app.sources.native import codecs, tar
 from templates_app.sources.native.entry import Kind
-from tests.native.archives import LIMITS, Plain
+from templates_app.sources.native.grammar import RULES
+from tests.corpus.streams import STREAMS
+from tests.native.archives import END, LIMITS, Plain, file, gnu_long, header, pax
+
+FILE = file(b"f", b"hello")
+CAPABILITY = b"\x01\0\0\x02" + bytes(16)  # revision 2, effective
 
 KINDS = {
     tarfile.REGTYPE: Kind.FILE,
@@ -59,3 +70,212 @@ def test_what_an_archiver_writes_is_read_as_it_was_written(form, chunk):
         (Kind.CHARACTER, b"tty", b"", 5, 1),
     ]
     assert findings == []
+
+
+@pytest.mark.parametrize("chunk", [1, 700, 256 * 1024])
+@pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
+def test_the_grammar(stream, chunk):
+    if isinstance(stream.expected, str):
+        with pytest.raises(TreeRefused) as refused:
+            read(stream.data, chunk)
+        assert refused.value.extra["rule"] == stream.expected
+        assert "(no name)" not in refused.value.detail or "name" in stream.name
+    else:
+        found, findings = read(stream.data, chunk)
+        assert [(entry.name, body) for entry, body in found] == stream.expected
+        after = "after-the-end" in stream.name
+        assert findings == ["A layer has other bytes after the end of its archive."] * after
+
+
+def test_every_rule_has_a_stream():
+    assert {one.expected for one in STREAMS if isinstance(one.expected, str)} == set(RULES)
+
+
+def test_stream_names_are_unique():
+    assert len({stream.name for stream in STREAMS}) == len(STREAMS) > 100
+
+
+@pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
+def test_what_is_taken_other_readers_unpack_alike(stream, tmp_path):
+    """GNU tar and bsdtar make the same files of it; what they do not agree on is refused."""
+    if isinstance(stream.expected, str) or not stream.data:
+        return
+    trees = []
+    for program in ("tar", "bsdtar"):
+        place = tmp_path / program
+        place.mkdir()
+        command = [program, "-x", "-f", "-", "--no-same-owner", "-C", str(place)]
+        subprocess.run(command, input=stream.data, capture_output=True, env={"LC_ALL": "C.UTF-8"})
+        trees.append(
+            {
+                os.fsencode(path.relative_to(place)): path.read_bytes() if path.is_file() else b""
+                for path in place.rglob("*")
+            }
+        )
+    expected = {name.rstrip(b"/"): body for name, body in stream.expected}
+    for tree in trees:
+        # Directories above a file are made without being named.
+        assert {name: tree.get(name) for name in expected} == expected
+        assert all(
+            any(one.startswith(name + b"/") for one in expected)
+            for name in tree.keys() - expected.keys()
+        )
+
+
+def one(data):
+    """The only entry."""
+    found, _ = read(data + END)
+    assert len(found) == 1
+    return found[0][0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"mode": b"0104755\0"}, {"mode": 0o4755}),
+        ({"mode": b"   644 \0"}, {"mode": 0o644}),
+        ({"uid": b"\x80" + bytes(3) + b"\0\1\0\0", "gid": bytes(8)}, {"uid": 65536, "gid": 0}),
+        ({"uid": b"\x80" + bytes(3) + b"\xff\xff\xff\xfe"}, {"uid": 2**32 - 2}),
+        ({"mtime": b"14524770400\0"}, {"mtime_ns": 1_700_000_000 * 10**9}),
+        ({"mtime": b"\xff" * 12}, {"mtime_ns": -(10**9)}),
+        ({"mtime": b"\x80" + bytes(8) + b"\1\0\0"}, {"mtime_ns": 65536 * 10**9}),
+        ({"magic": b"ustar\0\0\0"}, {"name": b"f"}),
+    ],
+)
+def test_numbers_of_a_header(fields, said):
+    entry = one(file(b"f", b"", **fields))
+    assert {key: getattr(entry, key) for key in said} == said
+
+
+@pytest.mark.parametrize(
+    ("records", "said"),
+    [
+        ([(b"uid", b"70000"), (b"gid", b"4294967294")], {"uid": 70000, "gid": 2**32 - 2}),
+        ([(b"mtime", b"1.5")], {"mtime_ns": 1_500_000_000}),
+        ([(b"mtime", b"1700000000.123456789987")], {"mtime_ns": 1_700_000_000_123_456_789}),
+        ([(b"mtime", b"1.")], {"mtime_ns": 10**9}),
+        ([(b"mtime", b"-1.5")], {"mtime_ns": -1_500_000_000}),
+        ([(b"mtime", b"-0.25")], {"mtime_ns": -250_000_000}),
+        ([(b"atime", b"x"), (b"ctime", b""), (b"uname", b"\0")], {"mtime_ns": 0}),
+        ([(b"hdrcharset", b"BINARY"), (b"path", b"\xff")], {"name": b"\xff"}),
+        ([(b"SCHILY.fflags", b"schg,uarch,nodump")], {"flags": (b"nodump", b"schg")}),
+        (
+            [(b"SCHILY.fflags", b"uimmutable,sappend,sunlink,offline")],
+            {"flags": (b"sappnd", b"sunlnk", b"uchg")},
+        ),
+        ([(b"SCHILY.fflags", b"")], {"flags": ()}),
+        (
+            [(b"SCHILY.xattr.user.b", b"a\0=\n"), (b"SCHILY.xattr.user.a", b"")],
+            {"xattrs": ((b"user.a", b""), (b"user.b", b"a\0=\n"))},
+        ),
+        ([(b"LIBARCHIVE.xattr.user.a%20b%3d", b"AAEC")], {"xattrs": ((b"user.a b=", b"\0\1\2"),)}),
+        (
+            [(b"LIBARCHIVE.xattr.user.a", b"eA"), (b"SCHILY.xattr.user.a", b"x")],
+            {"xattrs": ((b"user.a", b"x"),)},
+        ),
+        (
+            [
+                (b"SCHILY.xattr.security.selinux", b"a label"),
+                (b"SCHILY.xattr.trusted.overlay.opaque", b"y"),
+                (b"SCHILY.xattr.system.posix_acl_access", b"x"),
+                (b"SCHILY.xattr.security.ima", b"x"),
+                (b"LIBARCHIVE.xattr.security.evm", b"not base64 *"),
+                (b"SCHILY.acl.access", b"user::rwx"),
+                (b"RHT.security.selinux", b"x"),
+                (b"SCHILY.dev", b"7"),
+            ],
+            {"xattrs": (), "flags": ()},
+        ),
+        (
+            [(b"SCHILY.xattr.security.capability", CAPABILITY)],
+            {"xattrs": ((b"security.capability", CAPABILITY),)},
+        ),
+        ([(b"SCHILY.xattr.user.a", b"x" * 65_000)], {"xattrs": ((b"user.a", b"x" * 65_000),)}),
+    ],
+)
+def test_what_extended_headers_say(records, said):
+    entry = one(pax(*records) + file())
+    assert {key: getattr(entry, key) for key in said} == said
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "target", "device"),
+    [
+        (header(b"d/", b"5", link=b"x"), Kind.DIRECTORY, b"", (0, 0)),
+        (header(b"s", b"2", link=b"../x"), Kind.SYMLINK, b"../x", (0, 0)),
+        (header(b"s", b"2", link=b"t" * 100), Kind.SYMLINK, b"t" * 100, (0, 0)),
+        (
+            gnu_long(b"t" * 200 + b"\0", b"K") + header(b"s", b"2", link=b"t" * 100),
+            Kind.SYMLINK,
+            b"t" * 200,
+            (0, 0),
+        ),
+        (pax((b"linkpath", b"p")) + header(b"l", b"1", link=b"t"), Kind.HARDLINK, b"p", (0, 0)),
+        (pax((b"linkpath", b"p")) + header(b"l", b"1"), Kind.HARDLINK, b"p", (0, 0)),
+        (pax((b"linkpath", b"p")) + header(b"f"), Kind.FILE, b"", (0, 0)),
+        (pax((b"linkpath", b"p")) + header(b"f", b"6"), Kind.FIFO, b"", (0, 0)),
+        (
+            header(b"c", b"3", major=b"0007777\0", minor=b"3777777\0"),
+            Kind.CHARACTER,
+            b"",
+            (4095, 2**20 - 1),
+        ),
+        (header(b"b", b"4", major=b"0000010\0", minor=b"0000001\0"), Kind.BLOCK, b"", (8, 1)),
+        (header(b"p", b"6", major=b"0000010\0"), Kind.FIFO, b"", (0, 0)),
+    ],
+)
+def test_what_is_no_plain_file(data, kind, target, device):
+    entry = one(data)
+    assert (entry.kind, entry.target, (entry.major, entry.minor)) == (kind, target, device)
+    assert entry.size == 0
+
+
+@pytest.mark.parametrize("chunk", [100, 70_000])
+def test_contents_that_nobody_reads_are_skipped(chunk):
+    data = file(b"a", b"x" * 200_000) + file(b"b", b"y" * 5) + file(b"c", b"z" * 200_000) + END
+    assert [entry.name for entry in tar.Reader(Plain(data, chunk), LIMITS)] == [b"a", b"b", b"c"]
+    reader = tar.Reader(Plain(data, chunk), LIMITS)
+    first = [(entry.name, bytes(next(reader.parts())[:1])) for entry in reader]
+    assert first == [(b"a", b"x"), (b"b", b"y"), (b"c", b"z")]
+
+
+def test_small_contents_come_in_one_piece_that_stays():
+    bodies = [bytes([n]) * size for n, size in enumerate((0, 1, 512, 65536, 65537, 3, 70_000, 9))]
+    data = b"".join(file(b"%d" % n, body) for n, body in enumerate(bodies)) + END
+    reader = tar.Reader(Plain(data, 3000), LIMITS)
+    kept = [(entry.size, reader.small()) for entry in reader]
+    for (size, whole), body in zip(kept, bodies, strict=True):
+        assert size == len(body)
+        assert whole is None if size > tar.SMALL else whole == body
+
+
+def test_memory_does_not_grow_with_the_archive():
+    def endless():
+        yield from (file(b"%d" % n, b"x" * 3000) for n in range(20_000))
+        yield END
+
+    class Stream:
+        chunks = endless()
+
+        def chunk(self):
+            return next(self.chunks, b"")
+
+    tracemalloc.start()
+    assert sum(1 for _ in tar.Reader(Stream(), LIMITS)) == 20_000
+    assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    tracemalloc.stop()
+
+
+def test_a_refusal_names_the_entry_in_a_way_that_can_be_shown():
+    with pytest.raises(TreeRefused) as refused:
+        read(FILE + header(b"\x1b[2J\n\xff" + b"n" * 90, b"Z"))
+    assert refused.value.extra == {
+        "path": "\\x1b[2J\\x0a\\xff" + "n" * 90,
+        "rule": "type",
+    }
+
+
+def test_every_rule_is_documented_once_and_nothing_else_is():
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "layers.md").read_text()
+    rules = re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE)
+    assert sorted(rules) == sorted([*RULES, *codecs.RULES])

@@ -20,6 +20,9 @@ from isal import igzip_lib
 from templates_app.errors import PullFailed, TreeRefused
 from templates_app.sources.native.limits import Limits
 
+#: Why a layer is refused before its archive is looked at; docs/reference/layers.md says more.
+RULES = ("compression", "window", "ratio", "layer-bytes")
+
 CHUNK = 256 * 1024  # bytes of one chunk, at the most
 MAX_WINDOW = 128 * 1024 * 1024  # bytes; what `zstd --long=27` asks for
 _INPUT = 64 * 1024  # bytes that are read at a time: isal copies what it did not use yet

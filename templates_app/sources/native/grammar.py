@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 
 from templates_app.errors import CoppiceError
+from templates_app.sources.native.entry import Entry
 from templates_app.sources.native.limits import (
     MAX_NAME,
     MAX_PAX_RECORDS,
@@ -38,6 +39,7 @@ RULES = {
     "nul": "has a NUL byte in its name or link target",
     "number": "has a number in its header that is none, or out of range",
     "prefix": "has a name prefix in a header of a format that has none",
+    "size": "is no regular file, but has a size",
     "sparse": "is a sparse file; an image must have the files as they are",
     "target-empty": "is a link without a target",
     "trailing-slash": "is no directory, but its name ends with a slash",
@@ -76,18 +78,18 @@ def broken(rule: str, name: bytes) -> CoppiceError:
     return refused(rule, name, RULES[rule])
 
 
-def number(field: bytes, name: bytes) -> int:
+def number(field: bytes, name: bytes, rule: str = "number") -> int:
     """A header's number: octal digits, or base-256 with the first byte 0x80 or, below zero, 0xff.
 
     An empty field is 0, and so all readers have it; one of blanks is refused, as GNU tar does.
     """
     if field[0] & 0x80:
         if field[0] not in (0x80, 0xFF):
-            raise broken("number", name)
+            raise broken(rule, name)
         return int.from_bytes(field[1:]) - (256 ** (len(field) - 1) if field[0] == 0xFF else 0)
     found = _OCTAL.fullmatch(field)
     if found is None:
-        raise broken("number", name)
+        raise broken(rule, name)
     return int(found[1] or b"0", 8)
 
 
@@ -104,6 +106,29 @@ class Extended:
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
     flags: tuple[bytes, ...] = ()
     pax: bool = False  # there was a pax header
+
+    def applied_to(self, entry: Entry, size: int) -> int:
+        """All but the target, into ``entry``, whose header says ``size``; what its size is."""
+        entry.name = entry.name if self.path is None else self.path
+        entry.uid = entry.uid if self.uid is None else self.uid
+        entry.gid = entry.gid if self.gid is None else self.gid
+        entry.mtime_ns = entry.mtime_ns if self.mtime_ns is None else self.mtime_ns
+        entry.xattrs, entry.flags = self.xattrs, self.flags
+        return size if self.size is None else self.size
+
+    def set_path(self, value: bytes, name: bytes) -> None:
+        if self.path is not None:
+            raise broken("extension-twice", name)
+        if not value:
+            raise broken("name-empty", name)
+        self.path = _checked_name(value, name)
+
+    def set_target(self, value: bytes, name: bytes) -> None:
+        if self.target is not None:
+            raise broken("extension-twice", name)
+        if not value:
+            raise broken("target-empty", name)
+        self.target = _checked_name(value, name)
 
 
 def records(body: bytes, name: bytes) -> dict[bytes, bytes]:
@@ -144,23 +169,15 @@ def extend(extended: Extended, body: bytes, name: bytes) -> None:
         if key == b"mtime":
             extended.mtime_ns = _nanoseconds(value, name)
         elif key == b"path":
-            if extended.path is not None:
-                raise broken("extension-twice", name)
-            if not value:
-                raise broken("name-empty", name)
-            extended.path = checked_name(value, name)
+            extended.set_path(value, name)
         elif key == b"linkpath":
-            if extended.target is not None:
-                raise broken("extension-twice", name)
-            if not value:
-                raise broken("target-empty", name)
-            extended.target = checked_name(value, name)
+            extended.set_target(value, name)
         elif key == b"size":
-            extended.size = _decimal(value, name)
+            extended.size = _decimal(value, name, 2**63 - 1)
         elif key == b"uid":
-            extended.uid = _decimal(value, name)
+            extended.uid = _decimal(value, name, MAX_ID)
         elif key == b"gid":
-            extended.gid = _decimal(value, name)
+            extended.gid = _decimal(value, name, MAX_ID)
         elif key.startswith((_SCHILY, _LIBARCHIVE)):
             _add_xattr(xattrs, key, value, name)
         elif key == b"SCHILY.fflags":
@@ -174,7 +191,7 @@ def extend(extended: Extended, body: bytes, name: bytes) -> None:
         extended.xattrs = tuple(sorted(xattrs.items()))
 
 
-def checked_name(value: bytes, name: bytes) -> bytes:
+def _checked_name(value: bytes, name: bytes) -> bytes:
     """A name or a target out of an extended header: no reader may see less of it than another."""
     if b"\0" in value:
         raise broken("nul", name)
@@ -187,8 +204,8 @@ def _is_sparse(key: bytes) -> bool:
     return key.startswith(b"GNU.sparse.") or key == b"SCHILY.realsize"
 
 
-def _decimal(value: bytes, name: bytes) -> int:
-    if not _DECIMAL.fullmatch(value):
+def _decimal(value: bytes, name: bytes, most: int) -> int:
+    if not _DECIMAL.fullmatch(value) or int(value) > most:
         raise broken("number", name)
     return int(value)
 

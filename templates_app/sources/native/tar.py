@@ -25,9 +25,10 @@ What its users may rely on:
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Protocol
-from zlib import adler32
+
+from isal.isal_zlib import adler32
 
 from templates_app.sources.native.entry import Entry, Kind
 from templates_app.sources.native.grammar import (
@@ -35,7 +36,6 @@ from templates_app.sources.native.grammar import (
     MAX_SECONDS,
     Extended,
     broken,
-    checked_name,
     extend,
     number,
     refuse_global,
@@ -46,10 +46,11 @@ SMALL = 64 * 1024  # bytes; contents up to here come in one piece
 
 _BLOCK = 512
 #: name mode uid gid size mtime checksum type target magic major minor prefix
-_HEADER = struct.Struct("100s8s8s8s12s12s8sc100s8s64x8s8s155s12x")
+_unpack = struct.Struct("100s8s8s8s12s12s8sc100s8s64x8s8s155s12x").unpack_from
 _ZEROS = bytes(_BLOCK)
+_USTAR, _GNU, _V7 = b"ustar\0", b"ustar  \0", bytes(8)
 _NO_PREFIX = bytes(155)
-_V7, _GNU = bytes(8), b"ustar  \0"
+_FILE, _DIRECTORY = Kind.FILE, Kind.DIRECTORY  # a member of an enum takes as long as a checksum
 _KINDS = {
     b"0": Kind.FILE,
     b"\0": Kind.FILE,
@@ -61,9 +62,14 @@ _KINDS = {
     b"5": Kind.DIRECTORY,
     b"6": Kind.FIFO,
 }
-_CACHED = 4096  # numbers that are kept: an archive's fields repeat
-_NOTHING = Extended()
+_EXTENSIONS = (
+    b"x",
+    b"g",
+    b"L",
+    b"K",
+)  # pax: of the next entry, of all; GNU: long name, long target
 _MAX_MAJOR, _MAX_MINOR = 2**12 - 1, 2**20 - 1  # Linux's dev_t
+_CACHED = 8192  # numbers of header fields that are kept
 
 
 class Stream(Protocol):
@@ -75,6 +81,7 @@ class Reader:
 
     def __init__(self, stream: Stream, limits: Limits) -> None:
         self.findings: list[str] = []
+        self.name = b""  # of the current entry, for messages
         self._stream = stream
         self._limits = limits
         self._data = b""
@@ -82,34 +89,78 @@ class Reader:
         self._at = 0  # in _data
         self._left = 0  # bytes of the current entry's contents that were not given yet
         self._padding = 0  # bytes after them
-        self._name = b""  # of the current entry, for messages
-        self._numbers: dict[bytes, int] = {}
-        self._checksums: dict[bytes, int] = {}
 
     def __iter__(self) -> Iterator[Entry]:
-        """Raises TreeRefused, and what the stream raises."""
+        """Raises TreeRefused, and what the stream raises.
+
+        All in one place: it runs for each entry of an image, and a call costs as much as a check.
+        """
+        numbers, sums, most = _Numbers(self), _Sums(self), self._limits.file_bytes
         extended: Extended | None = None
         while True:
-            self._skip()
-            if not self._fill(_BLOCK):
-                if self._at < len(self._data):
-                    raise broken("truncated", self._name)
+            data, at = self._data, self._at + self._left + self._padding
+            if at + _BLOCK > len(data):
+                if not self._next_block():
+                    break
+                data, at = self._data, self._at
+            header = _unpack(data, at)
+            name, mode, uid, gid, size, mtime, checksum, type_, target, magic, _, _, prefix = header
+            if not name[0] and data.startswith(_ZEROS, at):
+                self._end(at + _BLOCK)
                 break
-            data, at = self._data, self._at
-            if not data[at] and data.startswith(_ZEROS, at):
-                self._end()
-                break
-            fields = _HEADER.unpack_from(data, at)
-            self._check(data, at, fields)
-            self._at = at + _BLOCK
-            kind = _KINDS.get(fields[7])
+            self._at, self._left, self._padding = at + _BLOCK, 0, 0
+            self.name = name = name.partition(b"\0")[0]
+            # The lower half of adler32 is the sum of the bytes modulo 65521, and 256 bytes are
+            # 65280 at the most: exact, and ten times as fast as sum().
+            middle = at + 256
+            low, high = adler32(data[at:middle], 0), adler32(data[middle : middle + 256], 0)
+            if (low & 0xFFFF) + (high & 0xFFFF) != sums[checksum]:
+                raise broken("checksum", name)
+            if prefix[0] or magic[:6] != _USTAR:
+                self.name = name = self._whole_name(name, magic, prefix)
+            mode, uid, gid = numbers[mode], numbers[uid], numbers[gid]
+            size, mtime = numbers[size], numbers[mtime]
+            if not (
+                0 <= uid <= MAX_ID
+                and 0 <= gid <= MAX_ID
+                and -MAX_SECONDS <= mtime <= MAX_SECONDS
+                and mode >= 0
+                and size >= 0
+            ):
+                raise broken("number", name)
+            kind = _KINDS.get(type_)
             if kind is None:
-                extended = self._extension(fields, extended)
+                extended = self._extension(type_, size, extended)
                 continue
-            yield self._entry(kind, fields, extended)
+
+            entry = Entry(kind, name, b"", mode & 0o7777, uid, gid, mtime * 10**9)
+            if extended is not None:
+                size = extended.applied_to(entry, size)
+                self.name = name = entry.name
+            if not name:
+                raise broken("name-empty", name)
+            if kind is _FILE:
+                if size > most:
+                    raise broken("file-bytes", name)
+                entry.size = self._left = size
+                self._padding = -size % _BLOCK
+            elif kind is _DIRECTORY:
+                if extended is not None and extended.size:
+                    raise broken("size", name)
+            elif size:
+                # No contents follow, but libarchive skips as many bytes after a hard link, and at
+                # directories those of an extended header; GNU tar does where it only lists.
+                raise broken("size", name)
+            else:
+                if extended is not None and extended.target is not None:
+                    target = extended.target
+                self._special(entry, target, header[10:12], numbers)
+            if name[-1] == 0x2F and kind is not _DIRECTORY:
+                raise broken("trailing-slash", name)
             extended = None
+            yield entry
         if extended is not None:
-            raise broken("extension-orphan", self._name)
+            raise broken("extension-orphan", self.name)
 
     def small(self) -> memoryview | None:
         """All contents of the entry that came last, where they are 64 KiB at the most."""
@@ -117,7 +168,7 @@ class Reader:
         if size > SMALL:
             return None
         if not self._fill(size):
-            raise broken("truncated", self._name)
+            raise broken("truncated", self.name)
         at = self._at
         self._at = at + size
         self._left = 0
@@ -127,7 +178,7 @@ class Reader:
         """The contents of the entry that came last, piece by piece."""
         while self._left:
             if self._at == len(self._data) and not self._fill(1):
-                raise broken("truncated", self._name)
+                raise broken("truncated", self.name)
             part = self._view[self._at : self._at + self._left]
             self._at += len(part)
             self._left -= len(part)
@@ -152,34 +203,29 @@ class Reader:
         self._at = 0
         return missing <= 0
 
-    def _skip(self) -> None:
-        """Behind the current entry's contents and their padding."""
+    def _next_block(self) -> bool:
+        """Go to the next header, over what is left of contents; False at the end of the stream."""
         left = self._left + self._padding
         self._left = self._padding = 0
         while left > len(self._data) - self._at:
             left -= len(self._data) - self._at
             self._at = len(self._data)
             if not self._fill(1):
-                raise broken("truncated", self._name)
+                raise broken("truncated", self.name)
         self._at += left
+        if self._fill(_BLOCK):
+            return True
+        if self._at < len(self._data):
+            raise broken("truncated", self.name)
+        return False
 
-    def _body(self, size: int) -> bytes:
-        """The contents of an extended header."""
-        if size > MAX_PAX:
-            raise broken("extension-size", self._name)
-        if not self._fill(size):
-            raise broken("truncated", self._name)
-        self._padding = -size % _BLOCK
-        self._at += size
-        return self._data[self._at - size : self._at]
-
-    def _end(self) -> None:
+    def _end(self, at: int) -> None:
         """After the first block of zeros: a second one and the rest, which means nothing."""
-        self._at += _BLOCK
+        self._at, self._left, self._padding = at, 0, 0
         self._fill(_BLOCK)
         rest = self._data[self._at :]
         if any(rest[:_BLOCK]):
-            raise broken("zero-block", self._name)
+            raise broken("zero-block", self.name)
         odd = any(rest)
         while data := self._stream.chunk():
             odd = odd or data.count(0) != len(data)
@@ -187,115 +233,80 @@ class Reader:
         if odd:
             self.findings.append("A layer has other bytes after the end of its archive.")
 
-    # --- headers -------------------------------------------------------------------------------
+    # --- what is not a plain file ----------------------------------------------------------------
 
-    def _check(self, data: bytes, at: int, fields: tuple[bytes, ...]) -> None:
-        """The checksum, and that the header is of a format that we know."""
-        checksum = fields[6]
-        self._name = fields[0].partition(b"\0")[0]
-        stored = self._checksums.get(checksum)
-        if stored is None:
-            # The field itself counts as eight blanks.
-            stored = number(checksum, self._name) + sum(checksum) - 8 * 0x20
-            if len(self._checksums) < _CACHED:
-                self._checksums[checksum] = stored
-        # The lower half of adler32 is the sum of the bytes modulo 65521, which 256 bytes (65280 at
-        # the most) stay below: twenty times as fast as sum().
-        half = at + 256
-        total = (adler32(data[at:half], 0) & 0xFFFF) + (
-            adler32(data[half : half + 256], 0) & 0xFFFF
-        )
-        if total != stored:
-            raise broken("checksum", self._name)
-        magic = fields[9]
-        if magic[:6] != b"ustar\0":
-            if magic not in (_V7, _GNU):
-                raise broken("magic", self._name)
-            if fields[12] != _NO_PREFIX:
-                # Here GNU's own header has times, old writers of Go put a name, Python reads one.
-                raise broken("prefix", self._name)
-        elif fields[12][0]:
-            self._name = fields[12].partition(b"\0")[0] + b"/" + self._name
+    def _whole_name(self, name: bytes, magic: bytes, prefix: bytes) -> bytes:
+        """The name with its prefix; headers of other formats than ustar have none."""
+        if magic[:6] == _USTAR:
+            return prefix.partition(b"\0")[0] + b"/" + name if name else b""
+        if magic not in (_V7, _GNU):
+            raise broken("magic", name)
+        if prefix != _NO_PREFIX:
+            # GNU's own header has times here, Go before 1.8 put a name, Python reads one.
+            raise broken("prefix", name)
+        return name
 
-    def _number(self, field: bytes) -> int:
-        found = self._numbers.get(field)
-        if found is None:
-            found = number(field, self._name)
-            if len(self._numbers) < _CACHED:
-                self._numbers[field] = found
-        return found
-
-    def _entry(self, kind: Kind, fields: tuple[bytes, ...], extended: Extended | None) -> Entry:
-        mode, uid, gid, size, mtime = map(self._number, fields[1:6])
-        mtime_ns = mtime * 10**9
-        target = fields[8].partition(b"\0")[0]
-        if extended is None:
-            extended = _NOTHING
-        else:
-            uid = uid if extended.uid is None else extended.uid
-            gid = gid if extended.gid is None else extended.gid
-            size = size if extended.size is None else extended.size
-            mtime_ns = mtime_ns if extended.mtime_ns is None else extended.mtime_ns
-            target = target if extended.target is None else extended.target
-        if extended.path is not None:
-            self._name = extended.path
-        elif not fields[0][0]:
-            raise broken("name-empty", self._name)
-        name = self._name
-        small = uid <= MAX_ID and gid <= MAX_ID and abs(mtime) <= MAX_SECONDS
-        if not small or mode < 0 or uid < 0 or gid < 0 or size < 0:
-            raise broken("number", name)
-        if name[-1] == 0x2F and kind is not Kind.DIRECTORY:
-            raise broken("trailing-slash", name)
-        entry = Entry(kind, name, b"", mode & 0o7777, uid, gid, mtime_ns)
-        entry.xattrs, entry.flags = extended.xattrs, extended.flags
-        if kind is Kind.FILE:
-            if size > self._limits.file_bytes:
-                raise broken("file-bytes", name)
-            entry.size = self._left = size
-            self._padding = -size % _BLOCK
-        # Whatever size others have, no contents follow: all readers agree, so the next header must
-        # be there.
-        elif kind in (Kind.SYMLINK, Kind.HARDLINK):
-            if not target:
-                raise broken("target-empty", name)
-            entry.target = target
-        elif kind in (Kind.CHARACTER, Kind.BLOCK):
-            entry.major, entry.minor = map(self._number, fields[10:12])
+    def _special(
+        self, entry: Entry, target: bytes, device: Sequence[bytes], numbers: dict[bytes, int]
+    ) -> None:
+        """What links and devices have beside what all have."""
+        if entry.kind in (Kind.SYMLINK, Kind.HARDLINK):
+            entry.target = target.partition(b"\0")[0]
+            if not entry.target:
+                raise broken("target-empty", entry.name)
+        elif entry.kind in (Kind.CHARACTER, Kind.BLOCK):
+            entry.major, entry.minor = numbers[device[0]], numbers[device[1]]
             if not (0 <= entry.major <= _MAX_MAJOR and 0 <= entry.minor <= _MAX_MINOR):
-                raise broken("number", name)
-        return entry
+                raise broken("number", entry.name)
 
-    def _extension(self, fields: tuple[bytes, ...], extended: Extended | None) -> Extended | None:
-        """What an extended header adds to what is known of the next entry."""
-        kind, name = fields[7], self._name
-        size = self._number(fields[4])
-        if kind == b"S":
-            raise broken("sparse", name)
-        if kind not in (b"x", b"g", b"L", b"K"):
-            raise broken("type", name)
-        if size < 0:
-            raise broken("number", name)
-        body = self._body(size)
-        if kind == b"g":
+    def _extension(self, type_: bytes, size: int, extended: Extended | None) -> Extended | None:
+        """What is known of the next entry, after one more extended header."""
+        name = self.name
+        if type_ not in _EXTENSIONS:
+            raise broken("sparse" if type_ == b"S" else "type", name)
+        if size > MAX_PAX:
+            raise broken("extension-size", name)
+        if not self._fill(size):
+            raise broken("truncated", name)
+        body = self._data[self._at : self._at + size]
+        self._at += size
+        self._padding = -size % _BLOCK
+        if type_ == b"g":
             if extended is not None:  # some readers drop what came before, others do not
                 raise broken("extension-orphan", name)
             refuse_global(body, name)
             return None
         extended = extended or Extended()
-        if kind == b"x":
+        if type_ == b"x":
             if extended.pax:
                 raise broken("extension-twice", name)
             extended.pax = True
             extend(extended, body, name)
-            return extended
-        text = checked_name(body.rstrip(b"\0"), name)
-        if (extended.path if kind == b"L" else extended.target) is not None:
-            raise broken("extension-twice", name)
-        if not text:
-            raise broken("name-empty" if kind == b"L" else "target-empty", name)
-        if kind == b"L":
-            extended.path = text
         else:
-            extended.target = text
+            take = extended.set_path if type_ == b"L" else extended.set_target
+            take(body.rstrip(b"\0"), name)
         return extended
+
+
+class _Numbers(dict[bytes, int]):
+    """The numbers in fields of headers, which repeat."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def __missing__(self, field: bytes) -> int:
+        return self._keep(field, number(field, self._reader.name))
+
+    def _keep(self, field: bytes, found: int) -> int:
+        if len(self) >= _CACHED:
+            self.clear()
+        self[field] = found
+        return found
+
+
+class _Sums(_Numbers):
+    """What a checksum field says of the sum of all bytes: it counts as eight blanks itself."""
+
+    def __missing__(self, field: bytes) -> int:
+        said = number(field, self._reader.name, "checksum")
+        return self._keep(field, said + sum(field) - 8 * 0x20)
