@@ -295,10 +295,11 @@ def fetch(
 
 def take(cache: BlobCache, size: int, parts: Iterable[bytes]) -> Digest:
     """Put ``size`` bytes into the cache under the digest that they turn out to have."""
+    with storage_errors():
+        cache.nameless.mkdir(mode=0o700, parents=True, exist_ok=True)
     cache.make_room(size)
     found = hashlib.sha256()
     with storage_errors():
-        cache.nameless.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = cache.nameless / secrets.token_hex(16)
         file = io.FileIO(os.open(path, _NEW, 0o600), "w")
     try:
