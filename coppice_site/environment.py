@@ -100,6 +100,18 @@ def hosts(text: str) -> tuple[str, ...]:
     return found
 
 
+def mirrors(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """``host=mirror[,mirror]``, several of them separated by ``;``."""
+    found = {}
+    for part in filter(None, (one.strip() for one in text.split(";"))):
+        host, _, rest = part.partition("=")
+        of, there = hosts(host), hosts(rest)
+        if len(of) != 1 or not there or of[0] in found:
+            raise Odd("must be HOST=MIRROR[,MIRROR], separated by semicolons, each host once")
+        found[of[0]] = there
+    return tuple(found.items())
+
+
 def nameserver(text: str) -> str:
     if text and not re.fullmatch(r"[0-9a-fA-F.:]{2,45}", text):
         raise Odd("must be an IP address, or empty to plant no resolv.conf")
@@ -199,6 +211,18 @@ VARIABLES = (
         "",
         absolute_path,
         "Credentials for registries, in the format of containers-auth.json(5).",
+    ),
+    Variable(
+        "COPPICE_REGISTRY_MIRRORS",
+        "",
+        mirrors,
+        "Mirrors that are asked before a registry: `HOST=MIRROR[,MIRROR]`, separated by `;`.",
+    ),
+    Variable(
+        "COPPICE_REGISTRY_CA_FILE",
+        "",
+        absolute_path,
+        "Certificate authorities (PEM) that registries may have besides the system's.",
     ),
     Variable("COPPICE_NODE", "", node, "This server's name in events. Empty: the host's name."),
     Variable(

@@ -308,7 +308,7 @@ GATE_CODES = {
 PULL_REASONS = {
     "not_found": "The registry does not have this name or tag.",
     "unauthorized": "The registry asks for credentials.",
-    "denied": "The registry refuses these credentials.",
+    "denied": "The registry does not allow it (403).",
     "rate_limited": "The registry limits the rate of requests (429).",
     "unreachable": "The registry cannot be reached, or does not answer.",
     "tls": "The registry's TLS certificate or protocol is not acceptable.",

@@ -43,7 +43,7 @@ FIXTURES = {
     "browser": ("chromium",),
 }
 #: A server that has a registry imports through these.
-ENGINE = ("skopeo", "buildah", "rsync")
+ENGINE = ("buildah", "rsync")
 _USED = "real program"
 
 _now: set[str] = set()  # what the running test used so far

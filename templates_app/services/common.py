@@ -40,6 +40,8 @@ def source_context() -> sources.SourceContext:
         limit_image_bytes=settings.COPPICE_LIMIT_IMAGE_BYTES,
         limit_cache_bytes=settings.COPPICE_LIMIT_CACHE_BYTES,
         import_roots=settings.COPPICE_IMPORT_ROOTS,
+        mirrors=settings.COPPICE_REGISTRY_MIRRORS,
+        ca_file=settings.COPPICE_REGISTRY_CA_FILE,
     )
 
 

@@ -6,7 +6,8 @@
 ``resolution`` from what a reference names to the one image that is meant
 ``documents``  indexes, manifests, configs, read strictly; the choice by platform
 ``hosts``      which registry hosts the server may speak to
-``programs``   skopeo and buildah with a configuration and a storage of their own
+``credentials`` what registries are shown, and which authorities count
+``programs``   buildah with a configuration and a storage of its own
 ``complaints`` what such a program says on stderr, as an error of ours
 ``buildah``    the engine that brings an image's files into a directory
 ``leftovers``  what a dead import left in container storage and among the processes

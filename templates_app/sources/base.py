@@ -73,6 +73,8 @@ class SourceContext:
     limit_cache_bytes: int = 20 * 2**30  # of blobs that are kept for the next import
     limits: Limits = Limits()
     import_roots: tuple[Path, ...] = ()  # directories that image files may be read from
+    mirrors: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (registry host, its mirrors' hosts)
+    ca_file: Path | None = None  # certificate authorities besides the system's, PEM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What skopeo, buildah and rsync say on stderr when they fail, as an error of ours.
+"""What buildah and rsync say on stderr when they fail, as an error of ours.
 
 The texts are containers/image's and containers/storage's, from runs against registries that fail in
 each way; statuses come first, for they are exact. The text itself goes to the log only.
@@ -6,18 +6,12 @@ each way; statuses come first, for they are exact. The text itself goes to the l
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from templates_app.errors import (
     PULL_REASONS,
     CoppiceError,
-    ImportTimeout,
     MalformedReference,
     OutOfSpace,
     ProgramFailed,
@@ -25,9 +19,11 @@ from templates_app.errors import (
     PullFailed,
     StorageReadOnly,
     TreeRefused,
+    Unavailable,
 )
 from templates_app.names import Reference
 from templates_app.run import Result
+from templates_app.sources import credentials
 
 _KEPT = 4000  # characters for the log
 
@@ -76,23 +72,26 @@ def error(result: Result, reference: Reference, auth_file: Path | None = None) -
             private=private,
         )
     if reason := _reason(said):
-        if reason == "unauthorized" and sends_credentials(auth_file, reference):
-            reason = "denied"
-        return pull_failed(reference, reason, private)
+        refused = reason == "unauthorized" and _has_credentials(auth_file, reference)
+        return pull_failed(reference, reason, private, refused=refused)
     if "invalid reference format" in said:
         # The grammar knows hosts that older versions of the programs do not: [::1]:5000.
         return MalformedReference(
-            "The installed skopeo cannot ask a registry by an IPv6 address.",
+            "The installed buildah cannot ask a registry by an IPv6 address.",
             hint="Use a host name.",
             private=private,
         )
     return ProgramFailed(f"{result.program} ended with status {result.status}.", private=private)
 
 
-def pull_failed(reference: Reference, reason: str, private: str = "") -> PullFailed:
-    return PullFailed(
-        f"{reference.canonical}: {PULL_REASONS[reason]}", reason=reason, private=private
-    )
+def pull_failed(
+    reference: Reference, reason: str, private: str = "", *, refused: bool = False
+) -> PullFailed:
+    """``refused``: credentials were sent, and not taken."""
+    said = PULL_REASONS[reason]
+    if reason == "unauthorized" and refused:
+        said = "The registry refuses the credentials that COPPICE_REGISTRY_AUTH_FILE has for it."
+    return PullFailed(f"{reference.canonical}: {said}", reason=reason, private=private)
 
 
 def storage_error(said: str, private: str) -> CoppiceError | None:
@@ -111,21 +110,10 @@ def _killed(said: str, private: str, result: Result) -> CoppiceError | None:
     return ProgramKilled(f"A part of {result.program} was killed.", private=private)
 
 
-@contextmanager
-def silence_is_unreachable(reference: Reference) -> Iterator[None]:
-    """A registry that does not answer a small question in time cannot be reached."""
-    try:
-        yield
-    except ImportTimeout as timeout:
-        raise pull_failed(reference, "unreachable", timeout.private) from None
-
-
 def _last_words(stderr: str, reference: Reference) -> str:
     """The last complaint, without the reference in it: a repository may be called `denied`."""
     lines = [
-        line
-        for line in stderr.splitlines()
-        if line.startswith("Error: ") or "level=fatal" in line or "level=error" in line
+        line for line in stderr.splitlines() if line.startswith("Error: ") or "level=error" in line
     ]
     said = lines[-1] if lines else stderr
     return said.replace(reference.name, "").replace(f"/{reference.repository}", "")
@@ -139,16 +127,9 @@ def _reason(said: str) -> str | None:
     return next(found, None)
 
 
-def sends_credentials(auth_file: Path | None, reference: Reference) -> bool:
-    """Whether containers-auth.json(5) has a user for this registry or a part of it.
-
-    A 401 then means that the credentials are refused, not that some are needed.
-    """
-    if auth_file is None:
-        return False
+def _has_credentials(auth_file: Path | None, reference: Reference) -> bool:
+    """A 401 then means that the credentials are refused, not that some are needed."""
     try:
-        auths = json.loads(auth_file.read_bytes()).get("auths", {})
-        prefixes = [key for key in auths if f"{reference.name}/".startswith(f"{key}/")]
-        return any(base64.b64decode(auths[key].get("auth") or "") for key in prefixes)
-    except (OSError, ValueError, AttributeError, TypeError, binascii.Error):
+        return credentials.find(auth_file, reference.host, reference.repository) is not None
+    except Unavailable:
         return False  # not in that format: the program has said so in its own words

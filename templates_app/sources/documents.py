@@ -158,8 +158,12 @@ def _level(platform: Platform) -> int | None:
 # --- reading -------------------------------------------------------------------------------------
 
 
-def read(data: bytes) -> Index | Manifest:
-    """An index or a manifest of schema 2. NotAnImage for anything else."""
+def read(data: bytes, said: str = "") -> Index | Manifest:
+    """An index or a manifest of schema 2. NotAnImage for anything else.
+
+    ``said`` is the media type that whoever sent it gave: it must be the document's own, or where
+    that has none, of its kind (I1).
+    """
     document = json_object(data, "manifest")
     if document.get("schemaVersion") != 2:
         raise NotAnImage("The manifest is not of schema version 2: it is too old to be read.")
@@ -170,6 +174,8 @@ def read(data: bytes) -> Index | Manifest:
     known = INDEXES if is_index else MANIFESTS
     if kind is not None and (not isinstance(kind, str) or kind not in known):
         raise NotAnImage(f"The document's media type {quote(str(kind))} is not an image's.")
+    if said and (said != kind if kind is not None else said not in known):
+        raise NotAnImage(f"The document is called {quote(said)}, which it is not.")
     if is_index:
         return Index(tuple(_descriptor(one) for one in _array(document, "manifests")))
     if "config" not in document or "layers" not in document:

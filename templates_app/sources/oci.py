@@ -1,8 +1,8 @@
 """Images in registries: what a reference means right now, and whether we take it.
 
-A tag is asked for once; everything after goes by digest, and every document is hashed here, not
-believed (distribution-spec, "Pulling manifests"). Which program asks, and which engine then brings
-the files over, are details of :mod:`programs` and :mod:`buildah`.
+A registry is asked once what a reference means; everything after goes by digest, and every document
+is hashed here, not believed (distribution-spec, "Pulling manifests"). How it is spoken to is a
+detail of :mod:`native.registry`, which engine brings the files over one of :mod:`buildah`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from templates_app.errors import CoppiceError
+from templates_app.errors import CoppiceError, NotAnImage
 from templates_app.names import Digest, Reference
 from templates_app.sources import buildah, complaints, documents, hosts
 from templates_app.sources.base import Receipt, Report, Resolved, SourceContext, States
-from templates_app.sources.documents import Descriptor
+from templates_app.sources.documents import Descriptor, Index, Manifest
+from templates_app.sources.native.cache import BlobCache
+from templates_app.sources.native.incoming import keep
+from templates_app.sources.native.registry import Registry
 from templates_app.sources.programs import Programs
 from templates_app.sources.resolution import Resolution
 
@@ -41,19 +44,15 @@ class OciSource:
         return self.reference.canonical
 
     def resolve(self) -> Resolved:
-        self._vet()
-        asked = _Asked(self.reference, Programs(self.context))
-        resolution = Resolution(self.context, asked)
-        data = asked.top()
-        digest, pinned = documents.sha256(data), self.reference.digest
-        if pinned and digest != pinned:
-            raise asked.corrupt(f"asked for {pinned}, got {digest}")
-        return resolution.run(
-            digest,
-            documents.read(data),
-            canonical=self.reference.canonical,
-            floating=self.reference.floating,
-        )
+        with Registry(self.reference, self.context) as registry:
+            asked = _Asked(self.reference, registry, BlobCache.of(self.context))
+            digest, document = asked.top()
+            return Resolution(self.context, asked).run(
+                digest,
+                document,
+                canonical=self.reference.canonical,
+                floating=self.reference.floating,
+            )
 
     def fetch(
         self,
@@ -63,34 +62,52 @@ class OciSource:
         import_id: str,
         states: States | None = None,
     ) -> Receipt:
-        self._vet()  # again: minutes may lie between the two, and names change their addresses
+        # buildah connects by itself, so here its host is judged as far as it can be.
+        hosts.vet(self.reference, allowed=self.context.allowed, insecure=self.context.insecure)
         return buildah.fetch(
             Programs(self.context), self.reference, resolved, into, report, import_id
         )
 
-    def _vet(self) -> None:
-        hosts.vet(self.reference, allowed=self.context.allowed, insecure=self.context.insecure)
-
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """The registry, as a resolution asks it."""
+    """The registry, as a resolution asks it; what was asked for before is in the cache."""
 
     reference: Reference
-    programs: Programs
+    registry: Registry
+    cache: BlobCache
 
-    def top(self) -> bytes:
+    def top(self) -> tuple[Digest, Index | Manifest]:
         """What the reference itself names. With tag and digest, the digest decides."""
         pinned = self.reference.digest
-        return self.programs.ask_manifest(
-            self.reference, f"@{pinned}" if pinned else f":{self.reference.tag}"
-        )
+        what: Digest | str = pinned or self.reference.tag or "latest"
+        # One HEAD, whatever is in the cache: the registry says what a tag means, and who may have
+        # it. One that counts what is pulled does not count it (D3).
+        digest = self.registry.head(what)
+        if pinned and digest not in (None, pinned):
+            raise self.corrupt(f"asked for {pinned}, got {digest}")
+        if digest and (data := self.cache.document(digest)):
+            return digest, documents.read(data)
+        found = self.registry.manifest(digest or what)
+        document = documents.read(found.data, found.media_type)
+        keep(self.cache, found.data)
+        return found.digest, document
 
     def manifest(self, entry: Descriptor) -> bytes:
-        return self.programs.ask_manifest(self.reference, f"@{entry.digest}")
+        if data := self.cache.document(entry.digest):
+            return data
+        found = self.registry.manifest(entry.digest)
+        if found.media_type not in ("", entry.media_type):
+            raise NotAnImage("The registry calls a manifest otherwise than the image's index does.")
+        keep(self.cache, found.data)
+        return found.data
 
-    def config(self, manifest: Digest, entry: Descriptor) -> bytes:
-        return self.programs.ask_config(self.reference, manifest)
+    def config(self, entry: Descriptor) -> bytes:
+        data = self.cache.document(entry.digest)
+        if data is None:
+            data = self.registry.document(entry.digest, entry.size)
+            keep(self.cache, data)
+        return data
 
     def corrupt(self, private: str) -> CoppiceError:
         return complaints.pull_failed(self.reference, "corrupt", private)

@@ -1,8 +1,8 @@
-"""skopeo and buildah with a configuration, a storage and a home of their own.
+"""buildah with a configuration, a storage and a home of its own.
 
-What an operator has set up for other uses of these programs (mirrors, short names, credentials in a
+What an operator has set up for other uses of the program (mirrors, short names, credentials in a
 home directory, a storage driver) must not change what an import does, so all of it is said here, in
-files below ``<state>/containers``. What the programs read all the same and offer no way around:
+files below ``<state>/containers``. What the program reads all the same and offers no way around:
 drop-ins in /etc/containers/registries.conf.d, certificates in /etc/containers/certs.d.
 """
 
@@ -19,14 +19,11 @@ from pathlib import Path
 import psutil
 
 from templates_app import run
-from templates_app.errors import Unavailable
 from templates_app.names import Digest, Platform, Reference
 from templates_app.run import IMPORT_MARK, Result
-from templates_app.sources import complaints
+from templates_app.sources import complaints, credentials
 from templates_app.sources.base import SourceContext
 
-#: Seconds for a question to a registry: manifests are small, so it answers or is not there.
-ASK_SECONDS = 120
 #: Seconds for what only concerns our own storage, such as removing a container.
 TIDY_SECONDS = 120
 
@@ -36,7 +33,7 @@ _NO_OVERLAY = frozenset({"overlay", "aufs", "zfs", "fuse-zfs", "ecryptfs", "vfat
 
 @dataclass(frozen=True, slots=True)
 class Programs:
-    """The two programs, for one set of settings. Making one touches nothing."""
+    """For one set of settings. Making one touches nothing."""
 
     context: SourceContext
 
@@ -49,38 +46,8 @@ class Programs:
         return self.home / "storage"
 
     def temporary(self, import_id: str = "") -> Path:
-        """Where the programs put what is on its way; an import has a place of its own."""
+        """Where it puts what is on its way; an import has a place of its own."""
         return self.home / "tmp" / import_id
-
-    # --- skopeo ----------------------------------------------------------------------------------
-
-    def ask_manifest(self, reference: Reference, what: str) -> bytes:
-        """The bytes of a manifest or index; ``what`` is ``:tag`` or ``@digest``. PullFailed."""
-        return self._ask(reference, what)
-
-    def ask_config(self, reference: Reference, manifest: Digest) -> bytes:
-        """The bytes of the config that the manifest names. PullFailed."""
-        return self._ask(reference, f"@{manifest}", "--config")
-
-    def _ask(self, reference: Reference, what: str, *options: str) -> bytes:
-        self.prepare()
-        argv = ["skopeo", "--registries-conf", self._path("registries.conf")]
-        argv += [
-            "--registries.d",
-            self._path("registries.d"),
-            "--policy",
-            self._path("policy.json"),
-        ]
-        argv += ["inspect", "--raw", *options, *self._access(reference)]
-        # docker:// and nothing else: the reference was parsed, so no other transport gets here.
-        argv += ["--", f"docker://{reference.name}{what}"]
-        seconds = min(ASK_SECONDS, self.context.step_seconds)
-        with complaints.silence_is_unreachable(reference):
-            result = run.run(argv, timeout=seconds, env=self._environment(), check=False)
-        self._judge(result, reference)
-        return result.raw
-
-    # --- buildah ---------------------------------------------------------------------------------
 
     def pull(
         self,
@@ -142,18 +109,16 @@ class Programs:
         root = ["--root", str(self.storage), "--runroot", str(self.home / "run")]
         return ["buildah", *root, *words]
 
-    # --- what both are told ----------------------------------------------------------------------
+    # --- what it is told -------------------------------------------------------------------------
 
     def _access(self, reference: Reference) -> list[str]:
         """How the registry is spoken to: TLS unless the operator said otherwise, credentials."""
-        tls = "false" if reference.host in self.context.insecure else "true"
-        options = [f"--tls-verify={tls}"]
+        # Not said otherwise: it would count for the mirrors too, against registries.conf.
+        options = ["--tls-verify=false"] if reference.host in self.context.insecure else []
+        if self.context.ca_file is not None:
+            options += ["--cert-dir", self._path("certs")]
         if self.context.auth_file is not None:
-            if not os.access(self.context.auth_file, os.R_OK):
-                raise Unavailable(
-                    "The file with the registries' credentials cannot be read.",
-                    hint="Check COPPICE_REGISTRY_AUTH_FILE and the file's permissions.",
-                )
+            credentials.find(self.context.auth_file, reference.host)  # it can be read
             options += ["--authfile", str(self.context.auth_file)]
         return options
 
@@ -181,7 +146,7 @@ class Programs:
 
     def prepare(self) -> None:
         """The directories and configuration files are there. Safe in many processes at once."""
-        for name in ("etc/registries.d", "home", "tmp", "locks"):
+        for name in ("etc/certs", "home", "tmp", "locks"):
             (self.home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         for name, text in self._files().items():
             path = self.home / "etc" / name
@@ -192,8 +157,9 @@ class Programs:
 
     def _files(self) -> dict[str, str]:
         accept = [{"type": "insecureAcceptAnything"}]  # what we check is digests, and our own keys
-        return {
-            "registries.conf": 'unqualified-search-registries = []\nshort-name-mode = "disabled"\n',
+        found = credentials.authorities(self.context.ca_file)
+        return ({"certs/ca.crt": found} if found else {}) | {
+            "registries.conf": registries(self.context),
             "policy.json": json.dumps({"default": accept}) + "\n",
             "containers.conf": "",
             "storage.conf": "[storage]\n"
@@ -203,6 +169,17 @@ class Programs:
             # Without this the driver leaves a mount of its directory on itself behind for ever.
             '[storage.options.overlay]\nskip_mount_home = "true"\n',
         }
+
+
+def registries(context: SourceContext) -> str:
+    """containers-registries.conf(5): no short names, and the mirrors that the settings name."""
+    lines = ["unqualified-search-registries = []", 'short-name-mode = "disabled"']
+    for host, mirrors in context.mirrors:
+        lines += ["[[registry]]", f'location = "{host}"']
+        for mirror in mirrors:
+            plain = "true" if mirror in context.insecure else "false"
+            lines += ["[[registry.mirror]]", f'location = "{mirror}"', f"insecure = {plain}"]
+    return "\n".join([*lines, ""])
 
 
 def driver(state_dir: Path) -> str:

@@ -26,8 +26,8 @@ class Holder(Protocol):
     def manifest(self, entry: Descriptor) -> bytes:
         """The manifest or index that an index names."""
 
-    def config(self, manifest: Digest, entry: Descriptor) -> bytes:
-        """The config that ``manifest`` names."""
+    def config(self, entry: Descriptor) -> bytes:
+        """The config that a manifest names."""
 
     def corrupt(self, private: str) -> CoppiceError:
         """The error for a document that has not the promised size and digest."""
@@ -64,7 +64,7 @@ class Resolution:
             raise ValueError("a manifest has a digest")
         else:
             index, chosen, manifest = None, digest, document
-        config = self._config(chosen, manifest)
+        config = self._config(manifest)
         platform = documents.config_platform(config)
         if not documents.fits(platform, wanted):
             raise documents.incompatible(wanted, [platform])
@@ -104,15 +104,15 @@ class Resolution:
             raise NotAnImage(f"The image has more than {_MAX_ASKED} indexes within each other.")
         data = self.holder.manifest(entry)
         self._verify(data, entry)
-        document = documents.read(data)
+        document = documents.read(data, entry.media_type)
         if isinstance(document, Index) != (entry.media_type in documents.INDEXES):
             raise NotAnImage("The image's index names a document of another kind than it says.")
         return document
 
-    def _config(self, digest: Digest, manifest: Manifest) -> dict[str, documents.Json]:
+    def _config(self, manifest: Manifest) -> dict[str, documents.Json]:
         if manifest.config.size > documents.MAX_DOCUMENT:
             raise NotAnImage(f"The image's config has {human_size(manifest.config.size)}.")
-        data = self.holder.config(digest, manifest.config)
+        data = self.holder.config(manifest.config)
         self._verify(data, manifest.config)
         return documents.read_config(data, manifest)
 

@@ -1,4 +1,4 @@
-"""What the port to sources promises, with the real skopeo, buildah, rsync and docker-registry."""
+"""What the port to sources promises, with the real buildah, rsync and docker-registry."""
 
 from __future__ import annotations
 
@@ -409,7 +409,8 @@ class TestWhatARegistryAnswers:
         wrong = locked_registry.credentials(tmp_path / "wrong.json", "guessed")
         with pytest.raises(PullFailed) as failed:
             resolve(replace(context, auth_file=wrong), "faulty/locked:1", locked_registry)
-        assert failed.value.reason == "denied"
+        assert failed.value.reason == "unauthorized"
+        assert "refuses the credentials" in failed.value.detail
         right = replace(context, auth_file=locked_registry.credentials(tmp_path / "auth.json"))
         fetch(of(right, "faulty/locked:1", locked_registry), into)
         assert (into / "etc/motd").read_text() == "one"

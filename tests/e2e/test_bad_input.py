@@ -286,7 +286,7 @@ def test_a_full_pool(
     nothing_is_left(server)
 
 
-@pytest.mark.parametrize("program", ["skopeo", "buildah", "rsync"])
+@pytest.mark.parametrize("program", ["buildah", "rsync"])
 def test_a_missing_program(server: Server, registry: Registry, tmp_path: Path, program: str):
     registry.push("bad/x", "1", tree())
     server.stop()

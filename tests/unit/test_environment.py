@@ -56,6 +56,12 @@ def test_an_unknown_variable_stops_the_start():
         ("COPPICE_LIMIT_ENTRIES", "1e6"),
         ("COPPICE_LIMIT_ENTRIES", "٣"),
         ("COPPICE_REGISTRIES_ALLOWED", "http://x"),
+        ("COPPICE_REGISTRY_CA_FILE", "ca.pem"),
+        *[
+            ("COPPICE_REGISTRY_MIRRORS", odd)
+            for odd in ("quay.io", "quay.io=", "=m.example", "a.io,b.io=m.example", "a.io=http://m")
+        ],
+        ("COPPICE_REGISTRY_MIRRORS", "quay.io=m.example;quay.io=n.example"),
         ("COPPICE_ENGINE", "rsync"),
         ("COPPICE_NODE", "-n"),
         ("COPPICE_LOG_LEVEL", "loud"),
@@ -64,6 +70,15 @@ def test_an_unknown_variable_stops_the_start():
 def test_an_odd_value_stops_the_start_and_names_the_variable(name, text):
     with pytest.raises(ImproperlyConfigured, match=name):
         environment.read({name: text})
+
+
+def test_mirrors_are_in_the_order_in_which_they_are_asked():
+    text = " docker.io=m.example , 10.0.0.7:5000 ; Quay.io=m.example;"
+    assert environment.read({"COPPICE_REGISTRY_MIRRORS": text})["COPPICE_REGISTRY_MIRRORS"] == (
+        ("docker.io", ("m.example", "10.0.0.7:5000")),
+        ("quay.io", ("m.example",)),
+    )
+    assert environment.read({})["COPPICE_REGISTRY_MIRRORS"] == ()
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,12 @@
 """The native engine: reads images itself, without any other program.
 
-``registry``   a registry, spoken to in the distribution protocol
+``registry``   one repository: tags, manifests, configs, blobs; mirrors
+``blobs``      a blob over as many connections as it takes
+``client``     redirects, retries, challenges
+``throttle``   when a registry may be asked again
+``tokens``     what is sent as Authorization, to whom
+``challenge``  WWW-Authenticate, read
+``transport``  connections to vetted addresses, TLS, limits of time
 ``codecs``     a layer's blob, uncompressed
 ``tar``        its archive, entry by entry; ``grammar`` is what that must be
 ``limits``     what one image may cost

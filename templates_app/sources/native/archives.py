@@ -121,7 +121,7 @@ class Archive:
     def manifest(self, entry: Descriptor) -> bytes:
         return self.document(entry.digest)
 
-    def config(self, manifest: Digest, entry: Descriptor) -> bytes:
+    def config(self, entry: Descriptor) -> bytes:
         return self.document(entry.digest)
 
     def document(self, digest: Digest) -> bytes:

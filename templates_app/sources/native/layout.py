@@ -42,7 +42,7 @@ class Layout:
     def manifest(self, entry: Descriptor) -> bytes:
         return self._document(entry)
 
-    def config(self, manifest: Digest, entry: Descriptor) -> bytes:
+    def config(self, entry: Descriptor) -> bytes:
         return self._document(entry)
 
     def corrupt(self, private: str) -> CoppiceError:
