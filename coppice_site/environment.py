@@ -250,6 +250,12 @@ VARIABLES = (
         "The most bytes of layers, manifests and configs that are kept for later imports.",
     ),
     Variable(
+        "COPPICE_LIMIT_LAYERS_BYTES",
+        "21474836480",
+        whole(0, 10**15),
+        "The most bytes of layer states that are kept on a `zfs:` pool beyond what templates need.",
+    ),
+    Variable(
         "COPPICE_LOG_LEVEL",
         "info",
         one_of("debug", "info", "warning", "error"),

@@ -40,6 +40,7 @@ class Kept:
     notes: Texts
     engine: str  # what fills them
     patience: float  # seconds to wait for somebody who makes the same state
+    make_room: Callable[[int], None]  # for layers that have so many bytes as transferred
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,24 +91,28 @@ def whole(
     chain_ids: Sequence[str],
     key: str,
     *,
+    sizes: Sequence[int],
     image: str,
     fetch: Callable[[Path, States], Receipt],
     finish: Callable[[Path, Receipt], Finished],
 ) -> Whole:
     """The state ``key`` over the layers ``chain_ids``, made as far as it is not there yet.
 
-    ``image`` is a free name for an image dataset. ``fetch`` applies the layers that are missing,
-    ``finish`` does to the tree what comes after. Where somebody else makes one of these states at
-    this moment, it is waited for; after ``patience`` seconds, it is made here too.
+    ``sizes`` are the layers' bytes as transferred, ``image`` is a free name for an image dataset.
+    ``fetch`` applies the layers that are missing, ``finish`` does to the tree what comes after.
+    Where somebody else makes one of these states at this moment, it is waited for; after
+    ``patience`` seconds, it is made here too.
     TemplateMissing where what was begun with is removed meanwhile: then call again.
     """
     keys = [*(one.removeprefix("sha256:") for one in chain_ids), key]
     with _Claims(kept) as claims:
         begin = _begin(kept, keys, claims)
+        if begin is not None:
+            kept.notes.touch(begin.state.note)
         if begin is not None and (verdict := begin.note.verdict) is not None:
             note = begin.note
-            kept.notes.touch(begin.state.note)
             return Whole(state=begin.state, note=note, verdict=verdict, receipt=_receipt_of(note))
+        kept.make_room(sum(sizes[begin.note.number if begin else 0 :]))
         with kept.store.filling(image, begin.state if begin else None) as place:
             work = _Work(kept, keys, claims, place)
             return work.run(begin, fetch, finish)

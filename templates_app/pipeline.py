@@ -85,6 +85,7 @@ class Job:
     rules: Rules
     report: Report
     kept: layered.Kept | None = None  # layer states, where the pool has them
+    made_states: bool = False
     hand_made: bool = False  # a hand-made dataset stands where the alias goes
     stage: str = "resolve"
     resolved: Resolved | None = None
@@ -229,6 +230,7 @@ def _by_layers(job: Job, resolved: Resolved, kept: layered.Kept) -> _Filled:
 
     def fetch(into: Path, states: States) -> Receipt:
         job.enter("pull")
+        job.made_states = True
         receipt = job.source.fetch(resolved, into, _staged(job), job.import_id, states)
         job.milliseconds.update(receipt.milliseconds)
         return receipt
@@ -242,6 +244,7 @@ def _by_layers(job: Job, resolved: Resolved, kept: layered.Kept) -> _Filled:
                 kept,
                 resolved.chain_ids,
                 key,
+                sizes=[layer.size for layer in resolved.layers],
                 image=f"image-{job.import_id}",
                 fetch=fetch,
                 finish=lambda path, receipt: _finish(job, resolved, path, receipt),

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from django.conf import settings
 
-from templates_app import layered, lifecycle, sources, store
+from templates_app import lifecycle, sources, store
 from templates_app.datasets import from_pool
 from templates_app.datasets.base import OURS, DatasetDriver
 from templates_app.errors import PoolUnavailable
 from templates_app.events import Meta
 from templates_app.pipeline import Rules
-from templates_app.trust.manifests import Texts
 
 #: How often an append is decided anew when somebody else was faster.
 ATTEMPTS = 10
@@ -51,23 +50,6 @@ def rules() -> Rules:
         limit_entries=settings.COPPICE_LIMIT_ENTRIES,
         refuse_foreign=settings.COPPICE_REFUSE_FOREIGN,
     )
-
-
-def kept(pool: DatasetDriver) -> layered.Kept | None:
-    """Where layer states are; None on a pool that has none."""
-    if pool.layers is None:
-        return None
-    return layered.Kept(
-        store=pool.layers,
-        manifests=manifests(),
-        notes=Texts(settings.COPPICE_STATE_DIR / "layers"),
-        engine=settings.COPPICE_ENGINE,
-        patience=settings.COPPICE_LIMIT_STEP_SECONDS,
-    )
-
-
-def manifests() -> Texts:
-    return Texts(settings.COPPICE_STATE_DIR / "manifests")
 
 
 def state_of(name: str) -> lifecycle.TemplateState:

@@ -18,7 +18,7 @@ from templates_app.errors import (
 from templates_app.events import Imported, ImportFailed, Meta, Recorded
 from templates_app.models import Lease
 from templates_app.names import TemplateName, quote
-from templates_app.services import common, leases, recovery
+from templates_app.services import common, layers, leases, recovery
 from templates_app.sources.base import Progress, Source
 
 logger = logging.getLogger("coppice.imports")
@@ -94,7 +94,7 @@ def _import(
         driver=driver,
         rules=common.rules(),
         report=report,
-        kept=common.kept(driver),
+        kept=layers.kept(driver),
         hand_made=state.current is not None and state.current.adopted and not state.missing,
     )
 
@@ -121,6 +121,8 @@ def _import(
         _failed(job, error, context)
         raise
     point_alias(driver, template.text, recorded)
+    if job.made_states:
+        layers.prune_quietly()
     return recorded
 
 

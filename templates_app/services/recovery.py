@@ -12,7 +12,7 @@ from templates_app.datasets.base import DatasetDriver, Found, alias_name, sandbo
 from templates_app.errors import CoppiceError, Interrupted, SandboxBusy
 from templates_app.events import Imported, ImportFailed, Meta
 from templates_app.models import Generation, Lease, Sandbox, Template
-from templates_app.services import common, intents, leases, removal
+from templates_app.services import common, intents, layers, leases, removal
 from templates_app.sources import leftovers
 
 logger = logging.getLogger("coppice.recovery")
@@ -40,6 +40,12 @@ def recover(*, context: Meta, dry_run: bool = False) -> list[str]:
     if not dry_run:
         with _said(done, "sweep the pool"):
             done += [f"removed {name}, left by a dead process" for name in driver.sweep()]
+        with _said(done, "sweep the layer states"):
+            swept = driver.layers.sweep() if driver.layers is not None else []
+            done += [f"removed what a dead import was filling in {name}" for name in swept]
+        with _said(done, "prune the layer states"):
+            gone = layers.prune().gone
+            done += [f"removed {one.image.name}, which no template needs" for one in gone]
         with _said(done, "clear container storage"):
             alive = set(Lease.objects.values_list("import_id", flat=True))
             done += leftovers.clean_all(common.source_context(), alive=alive)

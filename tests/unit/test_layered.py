@@ -106,6 +106,7 @@ def kept(zfs_pool, tmp_path):
         notes=Texts(tmp_path / "layers"),
         engine="hand",
         patience=30,
+        make_room=lambda _transferred: None,
     )
 
 
@@ -334,6 +335,7 @@ def test_nobody_is_waited_for_in_vain(zfs_pool, kept):
         notes=kept.notes,
         engine="hand",
         patience=0.1,
+        make_room=lambda _transferred: None,
     )
     with kept.store.alone(resolved.chain_ids[0].removeprefix("sha256:"), patience=0):
         source = LayeredSource(WEB)
