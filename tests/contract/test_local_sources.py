@@ -19,7 +19,7 @@ import pytest
 import zstandard
 
 from deploy import images
-from deploy.images import Document
+from deploy.images import Document, canonical
 from templates_app.errors import (
     CoppiceError,
     ImportTimeout,
@@ -252,6 +252,17 @@ class TestLayouts:
         text = put(root, {"": an_image()})
         error = refused(replace(context, limit_image_bytes=10), text, TreeRefused)
         assert error.extra["rule"] == "image-size"
+
+
+@PUTS
+@pytest.mark.parametrize("off", [-1, 1])
+def test_a_manifest_that_lies_about_a_size(context, root, put, off):
+    good = an_image()
+    layer = good.parsed()["layers"][0]
+    lying = {**layer, "size": layer["size"] + off}
+    said = canonical({**good.parsed(), "layers": [lying, good.parsed()["layers"][1]]})
+    text = put(root, {"": replace(good, data=said)})
+    assert refused(context, text, PullFailed).extra["reason"] == "corrupt"
 
 
 class TestDamagedLayouts:

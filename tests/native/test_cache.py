@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -154,6 +155,15 @@ class TestWithoutADigest:
             take(cache, len(DATA), broken())
         assert list(cache.home.glob("*/*")) == []
 
+    def test_one_that_is_being_written_is_not_swept(self, cache):
+        def parts() -> Iterator[bytes]:
+            yield DATA[:CHUNK]
+            cache.sweep()
+            yield DATA[CHUNK:]
+
+        with cache.open(take(cache, len(DATA), parts())) as file:
+            assert file.read() == DATA
+
     def test_what_a_killed_process_left_is_swept_and_what_one_writes_is_not(self, cache):
         cache.nameless.mkdir(parents=True)
         (cache.nameless / "left").write_bytes(DATA)
@@ -181,8 +191,10 @@ class TestGoingOn:
         path = cache.path(digest_of(DATA))
         path.parent.mkdir(parents=True)
         path.with_name(path.name + ".part").write_bytes(left)
-        with fetch(cache, digest_of(DATA), len(DATA), Server()) as file:
+        server = Server()
+        with fetch(cache, digest_of(DATA), len(DATA), server) as file:
             assert file.read() == DATA
+        assert max(server.offsets) < len(DATA) and server.offsets[-1] == 0
 
     def test_what_was_left_whole_needs_no_download(self, cache):
         path = cache.path(digest_of(DATA))
@@ -295,6 +307,21 @@ class TestSeveralAtOnce:
             assert set(pool.map(one, range(8))) == {DATA}
         assert server.offsets == [0]
         assert len(list(cache.home.glob("*/*"))) == 1
+
+    def test_what_is_locked_is_what_the_name_says(self, cache, monkeypatch):
+        """Between opening and locking `.part`, who had it may remove or rename it."""
+        path = cache.path(digest_of(DATA))
+        races = [path.with_name(path.name + ".part")]
+
+        def flock(file: Any, how: int) -> None:
+            if races:
+                races.pop().unlink()
+            real(file, how)
+
+        real = fcntl.flock
+        monkeypatch.setattr("templates_app.sources.native.incoming.fcntl.flock", flock)
+        fetch(cache, digest_of(DATA), len(DATA), Server()).close()
+        assert path.exists() and not races
 
     def test_when_the_first_breaks_the_next_goes_on(self, cache):
         arrived, break_now = threading.Event(), threading.Event()
