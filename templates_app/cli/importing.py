@@ -18,7 +18,7 @@ import click
 
 from templates_app.cli.client import INTERRUPTED, Api, Failure, exit_status, path
 from templates_app.cli.output import Document, many, moment, pick, shown
-from templates_app.cli.progress import Display, amount, display
+from templates_app.cli.progress import Display, amount, display, layer_name, layer_text, layers
 from templates_app.cli.session import NAME, Session, json_option, pass_session
 from templates_app.errors import MalformedReference
 from templates_app.names import Reference, human_size
@@ -327,7 +327,9 @@ def _facts(name: str, status: Document) -> list[tuple[str, str]]:
     facts = [("template", name), ("state", at["state"]), ("import", at["importId"])]
     if at["state"] == "running":
         begun = f"{moment(pick(status, 'startedAt'))} UTC by {at['actor']}"
-        return [*facts, ("begun", begun), ("stage", f"{at['stage']} {amount(status)}".strip())]
+        facts += [("begun", begun), ("stage", f"{at['stage']} {amount(status)}".strip())]
+        all_ = layers(status)
+        return facts + [(layer_name(one, len(all_)), layer_text(one)) for one in all_]
     ended = f"{moment(pick(status, 'event.recordedAt'))} UTC"
     facts.append(("ended", f"{ended}, begun by {at['actor']}"))
     facts.append(("event", shown(pick(status, "event.sentence"))))

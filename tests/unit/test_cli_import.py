@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import threading
 import time
@@ -251,6 +252,80 @@ def test_on_a_terminal_there_is_a_bar_that_is_gone_in_the_end(
     assert LINE.strip() in seen.text.replace("\n", "")
 
 
+def layer(number: int, state: str, done: int, total: int, entries: int = 0) -> dict[str, Any]:
+    return {
+        "layer": number, "state": state, "bytes": done, "totalBytes": total, "entries": entries,
+    }  # fmt: skip
+
+
+LAYERS = [
+    layer(1, "kept", 0, 10_000_000),
+    layer(2, "copy", 30_000_000, 30_000_000, 4711),
+    layer(3, "pull", 12_000_000, 48_000_000),
+]
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_on_a_terminal_every_layer_has_a_bar(fake: FakeImport, later: Any, width: int):
+    def go_on() -> None:
+        assert fake.posted.wait(10)
+        fake.running("pull", done=42_000_000, total=78_000_000, layers=LAYERS)
+        time.sleep(1.2)
+        fake.end()
+
+    later(0, go_on)
+    seen = in_terminal(fake.api.url, *IMPORT, width=width)
+    assert seen.status == 0
+    bars = seen.text.partition("template=")[0]
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", bars)
+    shown = {line.strip() for line in re.split(r"[\r\n]+", plain)}
+    prefix, entries = ("layer ", " 4711 entries") if width == 80 else ("", "")
+    line = re.compile(r"(?P<name>.*?) +━[━╸╺]* +(?P<rest>.*)")
+    found = {m["name"]: m["rest"].strip() for m in map(line.fullmatch, shown) if m}
+    assert found[f"{prefix}1/3"] == "kept"
+    assert found[f"{prefix}2/3"] == f"28.6M/28.6M copy{entries}"
+    assert found[f"{prefix}3/3"] == "11.4M/45.8M pull"
+    assert LINE.strip() in seen.text.replace("\n", "")
+
+
+def test_of_many_layers_those_are_shown_that_something_happens_to(fake: FakeImport, later: Any):
+    many = [layer(n, "done", 5, 5, 1) for n in range(1, 31)]
+    many += [layer(n, "waiting", 0, 5) for n in range(31, 60)] + [layer(60, "pull", 1, 5)]
+
+    def go_on() -> None:
+        assert fake.posted.wait(10)
+        fake.running("pull", done=151, total=300, layers=many)
+        time.sleep(1.2)
+        fake.end()
+
+    later(0, go_on)
+    text = in_terminal(fake.api.url, *IMPORT).text
+    assert "layer 60/60" in text and "layer 31/60" in text
+    assert "layer 1/60" not in text and "layer 59/60" not in text
+    assert "+49 more" in text and "30 done" in text
+
+
+def test_without_a_terminal_each_layer_that_is_there_is_one_line(
+    fake: FakeImport, fast: None, later: Any
+):
+    def go_on() -> None:
+        assert fake.posted.wait(10)
+        fake.running("pull", layers=LAYERS)
+        time.sleep(0.3)
+        made = layer(2, "done", 30_000_000, 30_000_000, 4800)
+        fake.running("seal", layers=[LAYERS[0], made, LAYERS[2]])
+        time.sleep(0.3)
+        fake.end(Answer(201, json=template(signed=True)))
+
+    later(0, go_on)
+    assert run(fake.api.url, *IMPORT).stderr.splitlines() == [
+        f"{NAME}: pull",
+        f"{NAME}: layer 1/3 kept",
+        f"{NAME}: seal",
+        f"{NAME}: layer 2/3 done, 28.6M/28.6M, 4800 entries",
+    ]
+
+
 def test_a_dumb_terminal_gets_lines(fake: FakeImport, later: Any):
     def go_on() -> None:
         assert fake.posted.wait(10)
@@ -487,6 +562,16 @@ def test_progress_shows_a_running_import(fake: FakeImport):
     assert done.exit_code == 0
     assert "state     running" in done.stdout
     assert "stage     pull 11.8M/157.2M" in done.stdout
+
+
+def test_progress_shows_each_layer(fake: FakeImport):
+    fake.running("pull", done=42_000_000, total=78_000_000, layers=[*LAYERS, "junk"])
+    lines = run(fake.api.url, "tpl", "progress", NAME).stdout.splitlines()
+    assert lines[-3:] == [
+        "layer 1/3  kept",
+        "layer 2/3  copy, 28.6M/28.6M, 4711 entries",
+        "layer 3/3  pull, 11.4M/45.8M",
+    ]
 
 
 def test_progress_shows_how_the_last_import_ended_and_exits_like_it(fake: FakeImport):
