@@ -91,6 +91,7 @@ def whole(
     chain_ids: Sequence[str],
     key: str,
     *,
+    states: list[State],
     sizes: Sequence[int],
     image: str,
     fetch: Callable[[Path, States], Receipt],
@@ -98,15 +99,15 @@ def whole(
 ) -> Whole:
     """The state ``key`` over the layers ``chain_ids``, made as far as it is not there yet.
 
-    ``sizes`` are the layers' bytes as transferred, ``image`` is a free name for an image dataset.
-    ``fetch`` applies the layers that are missing, ``finish`` does to the tree what comes after.
-    Where somebody else makes one of these states at this moment, it is waited for; after
-    ``patience`` seconds, it is made here too.
+    ``states`` are those of the store as just listed, ``sizes`` the layers' bytes as transferred,
+    ``image`` is a free name for an image dataset. ``fetch`` applies the layers that are missing,
+    ``finish`` does to the tree what comes after. Where somebody else makes one of these states at
+    this moment, it is waited for; after ``patience`` seconds, it is made here too.
     TemplateMissing where what was begun with is removed meanwhile: then call again.
     """
     keys = [*(one.removeprefix("sha256:") for one in chain_ids), key]
     with _Claims(kept) as claims:
-        begin = _begin(kept, keys, claims)
+        begin = _begin(kept, keys, claims, states)
         if begin is not None:
             kept.notes.touch(begin.state.note)
         if begin is not None and (verdict := begin.note.verdict) is not None:
@@ -213,29 +214,30 @@ class _Claims:
             self.release(key)
 
 
-def _begin(kept: Kept, keys: list[str], claims: _Claims) -> _Known | None:
+def _begin(kept: Kept, keys: list[str], claims: _Claims, states: list[State]) -> _Known | None:
     """The deepest state that is known when nobody else makes the one after it.
 
     Claims are taken from the base up, and a key stands for all below it, so no two imports can wait
     for each other.
     """
     while True:
-        known = _deepest(kept, keys)
+        known = _deepest(kept, keys, states)
         number = known.note.number if known else 0
         if number == len(keys) or not claims.take(keys[number], patience=kept.patience):
             break
+        states = kept.store.states()  # somebody may have made it while it was waited for
     # Those above too: who waits for the first must not overtake us at the next.
     for key in keys[number + 1 :]:
         claims.take(key, patience=0)
     return known
 
 
-def _deepest(kept: Kept, keys: list[str]) -> _Known | None:
-    states: dict[str, list[State]] = {}
-    for state in kept.store.states():
-        states.setdefault(state.key, []).append(state)
+def _deepest(kept: Kept, keys: list[str], states: list[State]) -> _Known | None:
+    by_key: dict[str, list[State]] = {}
+    for state in states:
+        by_key.setdefault(state.key, []).append(state)
     for number, key in reversed(list(enumerate(keys, 1))):
-        for state in states.get(key, ()):
+        for state in by_key.get(key, ()):
             note = _note(kept, state)
             if note is None or (note.key, note.form, note.number) != (key, FORM, number):
                 continue

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TypeVar
 
 from templates_app import layered
 from templates_app.datasets.base import DatasetDriver, Snapshot, alias_name, generation_name
+from templates_app.datasets.layers import State
 from templates_app.errors import (
     AdoptedInTheWay,
     CoppiceError,
@@ -155,12 +157,19 @@ def run(job: Job, commit: Callable[[Made], T], committed: Callable[[], T | None]
 
 
 def _make(job: Job) -> Made:
-    with _timed(job, "resolve"):
-        resolved = job.resolved = job.source.resolve()
+    alias = alias_name(job.name.text)
+    with ThreadPoolExecutor(3) as meanwhile:
+        # To ask the pool takes as long as to ask a registry that is near.
+        ready = meanwhile.submit(job.driver.check)
+        strange = meanwhile.submit(job.driver.stranger, alias)
+        states = meanwhile.submit(job.kept.store.states) if job.kept is not None else None
+        with _timed(job, "resolve"):
+            resolved = job.resolved = job.source.resolve()
     with _timed(job, "create"):
-        moved_aside = _early_way(job)
-    if job.kept is not None and resolved.chain_ids:
-        filled = _by_layers(job, resolved, job.kept)
+        ready.result()
+        moved_aside = _early_way(job) if strange.result() else None
+    if job.kept is not None and states is not None and resolved.chain_ids:
+        filled = _by_layers(job, resolved, job.kept, states.result())
     else:
         filled = _in_place(job, resolved)
     with _timed(job, "seal"):
@@ -225,7 +234,7 @@ def _in_place(job: Job, resolved: Resolved) -> _Filled:
     )
 
 
-def _by_layers(job: Job, resolved: Resolved, kept: layered.Kept) -> _Filled:
+def _by_layers(job: Job, resolved: Resolved, kept: layered.Kept, states: list[State]) -> _Filled:
     """Clone the generation from the state of its tree; make that first, as far as it is missing."""
 
     def fetch(into: Path, states: States) -> Receipt:
@@ -244,6 +253,7 @@ def _by_layers(job: Job, resolved: Resolved, kept: layered.Kept) -> _Filled:
                 kept,
                 resolved.chain_ids,
                 key,
+                states=states if attempt == 0 else kept.store.states(),
                 sizes=[layer.size for layer in resolved.layers],
                 image=f"image-{job.import_id}",
                 fetch=fetch,
@@ -309,15 +319,13 @@ def _manifest(job: Job, root: Path, receipt: Receipt) -> bytes:
 
 
 def _early_way(job: Job) -> str | None:
-    """Before the bytes move: what stands where the alias will be is known here, and can be moved.
+    """Before the bytes move: the stranger that stands where the alias will be can be moved.
 
     Else a conflict is said now, and nothing was downloaded for it. Whether one that has clones can
     be moved is for the pool to say, so that one is moved at once (its new full name is returned);
     all others stay current, in their place, until the import is done.
     """
     alias = alias_name(job.name.text)
-    if not job.driver.stranger(alias):
-        return None
     if not job.hand_made:
         raise AdoptedInTheWay(
             f"{alias} was made by hand and is not known here yet.",

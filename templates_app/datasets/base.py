@@ -141,7 +141,7 @@ class DatasetDriver(Protocol):
         While it lasts the dataset cannot be destroyed. TemplateMissing.
         """
 
-    def point(self, alias: str, relative: str) -> Snapshot:
+    def point(self, alias: str, relative: str) -> None:
         """Make ``alias`` a clone of ``relative@base`` with its own ``@base``. Idempotent.
 
         An old alias is replaced; one that has clones made by hand is moved aside (below OURS) where

@@ -136,7 +136,7 @@ class DirectoryDriver:
 
     # --- the alias -----------------------------------------------------------------------------
 
-    def point(self, alias: str, relative: str) -> Snapshot:
+    def point(self, alias: str, relative: str) -> None:
         self._pool.prepare()
         path, based = self._pool.path(alias), self._pool.based(alias)
         with (
@@ -153,7 +153,6 @@ class DirectoryDriver:
                 if leads_to(link) != relative:
                     replace_link(link, f"{relative}@{BASE}", work)
             trees.write_names(self.root)
-            return self._sealed(alias)
 
     def stranger(self, alias: str) -> bool:
         self._pool.assert_there()

@@ -15,6 +15,8 @@ import contextlib
 import logging
 import secrets
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from templates_app.datasets.base import (
@@ -47,6 +49,14 @@ logger = logging.getLogger("coppice.datasets")
 
 #: Set on the aliases that we made: the only datasets outside OURS that point() may destroy.
 ALIAS_MARK = "coppice:alias"
+
+
+@dataclass(frozen=True, slots=True)
+class _Alias:
+    """What stands where an alias goes."""
+
+    origin: str
+    ours: bool  # point() made it
 
 
 class ZfsDriver:
@@ -148,48 +158,63 @@ class ZfsDriver:
 
     # --- the alias -----------------------------------------------------------------------------
 
-    def point(self, alias: str, relative: str) -> Snapshot:
-        wanted = self._sealed(relative)
-        full = self.full_name(alias)
+    def point(self, alias: str, relative: str) -> None:
+        full, wanted = self.full_name(alias), f"{self.full_name(relative)}@{BASE}"
         # Recovery, reload and an import may come to the same alias at the same moment.
         with self._locks.held(alias, patience=self._seconds):
-            if (old := self._alias(full)) is not None:
-                origin, ours = old
-                found = self.snapshot(alias)
-                if found is not None and origin == wanted.name:
-                    return found
-                if not ours:
+            found = self._aliases(full, wanted)
+            if wanted not in found:
+                self._pool.assert_there()
+                raise TemplateMissing(f"There is no snapshot {wanted}.")
+            if (old := found.get(full)) is not None:
+                if old.origin == wanted and f"{full}@{BASE}" in found:
+                    return
+                if not old.ours:
                     raise AdoptedInTheWay(f"The dataset {full} was not made by Coppice.")
-                self._remove_alias(alias)
+                self._remove_alias(alias, alone=set(found) == {full, f"{full}@{BASE}", wanted})
             # canmount=off, so that version 23 does not mount it; then noauto, for operators.
             settings = options("canmount=off", f"{ALIAS_MARK}={relative}")
-            zfs("clone", *settings, "--", wanted.name, full)
-            zfs("snapshot", "--", f"{full}@{BASE}")
-            zfs("set", "canmount=noauto", full)
-            return self._sealed(alias)
+            zfs("clone", *settings, "--", wanted, full)
+            # Both at once: each waits for the pool to write, and can wait for the same write.
+            with ThreadPoolExecutor(1) as other:
+                noauto = other.submit(zfs, "set", "canmount=noauto", full)
+                zfs("snapshot", "--", f"{full}@{BASE}")
+                noauto.result()
 
-    def _alias(self, full: str) -> tuple[str, bool] | None:
-        """(origin, whether point() made it) of a dataset where an alias goes; None if absent."""
-        words = ("get", "-H", "-o", "property,value,source", f"origin,{ALIAS_MARK}", "--", full)
-        out = zfs(*words, expect={Kind.ABSENT})
-        if not out.done:
-            return None
-        got = {row[0]: (row[1], row[2]) for row in out.rows()}
+    def _aliases(self, *names: str) -> dict[str, _Alias]:
+        """Those of ``names`` that are there, with all directly below them: one call, for 3 ms."""
+        keys = f"origin,{ALIAS_MARK}"
+        words = ("get", "-H", "-r", "-d", "1", "-o", "name,property,value,source", keys)
+        got: dict[str, dict[str, tuple[str, str]]] = {}
+        # Status 1 says that one is absent; the others are told all the same.
+        for name, key, value, source in zfs(*words, "--", *names, expect={Kind.ABSENT}).rows():
+            got.setdefault(name, {})[key] = (value, source)
         # "received" after a restore by zfs send -R. Inherited ones say nothing of this dataset.
-        return got["origin"][0], got[ALIAS_MARK][1] in ("local", "received")
+        return {
+            name: _Alias(one["origin"][0], one[ALIAS_MARK][1] in ("local", "received"))
+            for name, one in got.items()
+        }
 
     def stranger(self, alias: str) -> bool:
-        found = self._alias(self.full_name(alias))
-        return found is not None and not found[1]
+        found = self._aliases(self.full_name(alias)).get(self.full_name(alias))
+        return found is not None and not found.ours
 
     def unpoint(self, alias: str, relatives: Collection[str]) -> None:
         origins = {f"{self.full_name(relative)}@{BASE}" for relative in relatives}
         with self._locks.held(alias, patience=self._seconds):
-            found = self._alias(self.full_name(alias))
-            if found is not None and found[1] and found[0] in origins:
+            found = self._aliases(self.full_name(alias)).get(self.full_name(alias))
+            if found is not None and found.ours and found.origin in origins:
                 self.destroy(alias)
 
-    def _remove_alias(self, alias: str) -> None:
+    def _remove_alias(self, alias: str, *, alone: bool) -> None:
+        """``alone``: nothing but its @base is below it, so ZFS refuses at once or not at all."""
+        full = self.full_name(alias)
+        refused = {Kind.ABSENT, Kind.CLONES, Kind.CHILDREN, Kind.BUSY}
+        if alone and all(
+            zfs("destroy", "--", name, expect=refused, patience=0).done
+            for name in (f"{full}@{BASE}", full)
+        ):
+            return
         try:
             self.destroy(alias)
         except TemplateInUse as held_by:

@@ -140,11 +140,12 @@ class ZfsLayers:
 
     def generation(self, state: State, relative: str) -> Snapshot:
         full = self._pool.full_name(relative)
-        self._pool.private_place()
         # canmount=off: nothing ever mounts it, and version 23 would mount a clone at once.
-        settings = options("canmount=off", *LOCKED_DOWN)
-        expect = {Kind.EXISTS, Kind.ABSENT}
-        out = zfs("clone", *settings, "--", state.name, full, expect=expect)
+        words = ("clone", *options("canmount=off", *LOCKED_DOWN), "--", state.name, full)
+        out = zfs(*words, expect={Kind.EXISTS, Kind.ABSENT})
+        if out.kind is Kind.ABSENT:
+            self._pool.private_place()  # only now: but for the first import it is there
+            out = zfs(*words, expect={Kind.EXISTS, Kind.ABSENT})
         if out.kind is Kind.EXISTS:
             raise Conflict(f"There is a dataset {full} already.", private=out.stderr)
         if out.kind is Kind.ABSENT:

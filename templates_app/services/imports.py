@@ -108,7 +108,6 @@ def _import(
 
     try:
         held.place(generation=number, dataset=job.relative)
-        driver.check()
         recorded = pipeline.run(job, commit, committed)
     except BaseException as error:
         if job.undecided:
