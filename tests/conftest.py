@@ -5,5 +5,6 @@ pytest_plugins = [
     "tests.databases",
     "tests.pools",
     "tests.registries",
+    "tests.liars",
     "tests.servers",
 ]

@@ -37,6 +37,8 @@ FIXTURES = {
     "registry": ("docker-registry",),
     "locked_registry": ("docker-registry",),
     "tls_registry": ("docker-registry",),
+    "secure_registry": ("docker-registry",),
+    "token_registry": ("docker-registry",),
     "cluster": ("postgres",),
     "postgres_url": ("postgres",),
     "keys": ("signify-openbsd",),

@@ -2,7 +2,9 @@
 
 ``registry``         one for the session of each xdist worker, on a free loopback port, no TLS
 ``locked_registry``  the same behind HTTP Basic authentication
-``tls_registry``     the same behind a certificate that nobody has signed
+``tls_registry``     that behind a certificate of an authority that nobody knows, too
+``secure_registry``  TLS by an own authority and HTTP Basic; has what was pushed to ``registry``
+``token_registry``   behind a token service; has what was pushed to ``registry``
 ``faults``           a proxy in front of ``registry``; what it should do wrong is said by the test
 """
 
@@ -22,9 +24,11 @@ import ssl
 import subprocess
 import threading
 import time
+import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import bcrypt
 import httpx
@@ -32,6 +36,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from deploy import images
 from deploy.images import Document
@@ -41,16 +46,29 @@ STARTS_WITHIN = 30.0  # seconds
 
 
 class Registry:
-    """A running docker-registry. ``host`` is what stands at the front of a reference."""
+    """A running docker-registry. ``host`` is what stands at the front of a reference.
 
-    def __init__(self, place: Path, *, locked: bool = False, tls: bool = False) -> None:
+    With ``data`` of another one it has what was pushed there.
+    """
+
+    def __init__(
+        self,
+        place: Path,
+        *,
+        locked: bool = False,
+        tls: bool = False,
+        tokens: TokenService | None = None,
+        data: Path | None = None,
+    ) -> None:
         program = shutil.which("docker-registry")
         if program is None:
             raise AssertionError("docker-registry is not installed: run deploy/setup.py test")
         self.place = place
+        self.data = data or place / "data"
         self.program = program
         self.auth = (USER, PASSWORD) if locked else None
-        self.tls = tls
+        self.certificates = certificates(place) if tls else None
+        self.tokens = tokens
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -72,7 +90,7 @@ class Registry:
             "version": 0.1,
             "log": {"level": "warn", "accesslog": {"disabled": True}},
             "storage": {
-                "filesystem": {"rootdirectory": str(self.place / "data")},
+                "filesystem": {"rootdirectory": str(self.data)},
                 "delete": {"enabled": True},
             },
             "http": {"addr": f"127.0.0.1:{self.port}"},
@@ -82,11 +100,19 @@ class Registry:
             (self.place / "htpasswd").write_text(f"{USER}:{hashed}\n")
             basic = {"realm": "test", "path": str(self.place / "htpasswd")}
             settings["auth"] = {"htpasswd": basic}
-        if self.tls:
-            key, certificate = self_signed(self.place)
+        if self.tokens:
+            settings["auth"] = {
+                "token": {
+                    "realm": self.tokens.realm,
+                    "service": self.tokens.service,
+                    "issuer": self.tokens.issuer,
+                    "rootcertbundle": str(self.tokens.certificates.authority),
+                }
+            }
+        if found := self.certificates:
             settings["http"] = {
                 "addr": f"127.0.0.1:{self.port}",
-                "tls": {"certificate": str(certificate), "key": str(key)},
+                "tls": {"certificate": str(found.certificate), "key": str(found.key)},
             }
         config = self.place / "config.yml"
         config.write_text(json.dumps(settings))  # JSON is YAML
@@ -135,38 +161,159 @@ class Registry:
         return place
 
 
-def self_signed(place: Path) -> tuple[Path, Path]:
-    """A key and a certificate for localhost that no authority has signed."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.UTC)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (place / "tls.key").write_bytes(
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """Files: an authority's certificate, and a server's key and certificate by it."""
+
+    authority: Path
+    key: Path
+    certificate: Path
+
+
+def certificates(place: Path, *names: str) -> Certificates:
+    """An authority that nobody knows, and what it signed for localhost and other names."""
+    own, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    root = _certificate("Test Authority", own, own, "Test Authority", authority=True)
+    leaf = _certificate("localhost", key, own, "Test Authority", names=names)
+    found = Certificates(place / "ca.crt", place / "tls.key", place / "tls.crt")
+    found.authority.write_bytes(root.public_bytes(serialization.Encoding.PEM))
+    found.certificate.write_bytes(leaf.public_bytes(serialization.Encoding.PEM))
+    found.key.write_bytes(
         key.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
             serialization.NoEncryption(),
         )
     )
-    (place / "tls.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    return place / "tls.key", place / "tls.crt"
+    return found
+
+
+def _certificate(
+    subject: str,
+    key: ec.EllipticCurvePrivateKey,
+    signer: ec.EllipticCurvePrivateKey,
+    issuer: str,
+    *,
+    names: tuple[str, ...] = (),
+    authority: bool = False,
+) -> x509.Certificate:
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(_named(subject))
+        .issuer_name(_named(issuer))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(days=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+    )
+    if not authority:
+        also = [x509.DNSName(name) for name in ("localhost", *names)]
+        address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+        made = made.add_extension(x509.SubjectAlternativeName([*also, address]), critical=False)
+    return made.sign(signer, hashes.SHA256())
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
 
 
 def _free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+# --- the token service ---------------------------------------------------------------------------
+
+
+class TokenService:
+    """What a registry of `auth: token` sends to: tokens for its one user, or for pulls of `open/`.
+
+    As docker-registry's documentation has it ("Token Authentication Specification"): a JWT that
+    says what may be done, signed with a key whose certificate the registry knows.
+    """
+
+    service, issuer = "registry.test", "tokens.test"
+
+    def __init__(self, made: Certificates, user: str, password: str) -> None:
+        self.certificates, self.user, self.password = made, user, password
+        self.asked: list[str] = []  # queries
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _token_handler(self))
+        self.server.daemon_threads = True
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True)
+        self.thread.start()
+
+    @property
+    def host(self) -> str:
+        return f"localhost:{self.server.server_port}"
+
+    @property
+    def realm(self) -> str:
+        return f"http://{self.host}/token"
+
+    def token(self, scopes: list[str]) -> str:
+        key = serialization.load_pem_private_key(self.certificates.key.read_bytes(), None)
+        if not isinstance(key, ec.EllipticCurvePrivateKey):
+            raise TypeError("the key is another algorithm's")
+        certificate = x509.load_pem_x509_certificate(self.certificates.certificate.read_bytes())
+        der = certificate.public_bytes(serialization.Encoding.DER)
+        now = int(time.time())
+        access = []
+        for scope in scopes:
+            kind, name, actions = scope.split(":")
+            access.append({"type": kind, "name": name, "actions": actions.split(",")})
+        head = {"typ": "JWT", "alg": "ES256", "x5c": [base64.b64encode(der).decode()]}
+        claims = {
+            "iss": self.issuer,
+            "sub": self.user,
+            "aud": self.service,
+            "exp": now + 300,
+            "nbf": now - 10,
+            "iat": now,
+            "jti": str(now),
+            "access": access,
+        }
+        signed = ".".join(_base64url(json.dumps(part).encode()) for part in (head, claims))
+        numbers = decode_dss_signature(key.sign(signed.encode(), ec.ECDSA(hashes.SHA256())))
+        signature = b"".join(number.to_bytes(32, "big") for number in numbers)
+        return f"{signed}.{_base64url(signature)}"
+
+    def stop(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _token_handler(service: TokenService) -> type[http.server.BaseHTTPRequestHandler]:
+    right = base64.b64encode(f"{service.user}:{service.password}".encode()).decode()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked = urllib.parse.urlsplit(self.path)
+            service.asked.append(asked.query)
+            scopes = urllib.parse.parse_qs(asked.query).get("scope", [])
+            said = self.headers.get("Authorization")
+            if said is not None and said != f"Basic {right}":
+                self.send_error(401)
+                return
+            if said is None:
+                scopes = [one for one in scopes if one.startswith("repository:open/")]
+            body = json.dumps({"token": service.token(scopes), "expires_in": 300}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Silent: ``asked`` has it."""
+
+    return Handler
 
 
 # --- the proxy -----------------------------------------------------------------------------------
@@ -281,7 +428,7 @@ def _handler(proxy: FaultProxy) -> type[http.server.BaseHTTPRequestHandler]:
 # --- fixtures ------------------------------------------------------------------------------------
 
 
-def _running(place: Path, **kind: bool) -> Iterator[Registry]:
+def _running(place: Path, **kind: Any) -> Iterator[Registry]:
     made = Registry(place, **kind)
     made.start()
     try:
@@ -303,6 +450,26 @@ def locked_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regist
 @pytest.fixture(scope="session")
 def tls_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     yield from _running(tmp_path_factory.mktemp("tls"), tls=True)
+
+
+@pytest.fixture(scope="session")
+def secure_registry(
+    registry: Registry, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Registry]:
+    yield from _running(
+        tmp_path_factory.mktemp("secure"), locked=True, tls=True, data=registry.data
+    )
+
+
+@pytest.fixture(scope="session")
+def token_registry(
+    registry: Registry, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Registry]:
+    service = TokenService(certificates(tmp_path_factory.mktemp("tokens")), USER, PASSWORD)
+    try:
+        yield from _running(tmp_path_factory.mktemp("by-token"), tokens=service, data=registry.data)
+    finally:
+        service.stop()
 
 
 @pytest.fixture

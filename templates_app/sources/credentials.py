@@ -35,7 +35,7 @@ def find(auth_file: Path | None, host: str, repository: str = "") -> Credentials
     if auth_file is None:
         return None
     document = _read(auth_file)
-    auths = document.get("auths") or {}
+    auths = {} if document.get("auths") is None else document["auths"]
     if not isinstance(auths, dict):
         raise _malformed()
     for key in _keys(host, repository):

@@ -151,7 +151,7 @@ class Programs:
         for name, text in self._files().items():
             path = self.home / "etc" / name
             if not path.exists() or path.read_text() != text:
-                half = path.with_name(f"{name}.{os.getpid()}.{threading.get_ident()}")
+                half = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
                 half.write_text(text)
                 half.rename(path)
 

@@ -70,6 +70,38 @@ def test_a_manifest_without_a_media_type_is_one_by_its_members():
     assert isinstance(documents.read(manifest(mediaType=None)), Manifest)
 
 
+@pytest.mark.parametrize(
+    ("said", "kind", "fine"),
+    [
+        ("", images.OCI_MANIFEST, True),
+        (images.OCI_MANIFEST, images.OCI_MANIFEST, True),
+        (images.OCI_MANIFEST, None, True),
+        (images.DOCKER_MANIFEST, None, True),
+        (images.DOCKER_MANIFEST, images.OCI_MANIFEST, False),
+        (images.OCI_INDEX, images.OCI_MANIFEST, False),
+        (images.OCI_INDEX, None, False),
+        ("application/json", images.OCI_MANIFEST, False),
+        ("text/html", None, False),
+    ],
+)
+def test_a_document_is_what_its_sender_calls_it(said, kind, fine):
+    """I1: one that is taken for a manifest here and for an index there has two meanings."""
+    data = manifest(mediaType=kind)
+    if fine:
+        assert isinstance(documents.read(data, said), Manifest)
+    else:
+        with pytest.raises(NotAnImage, match="which it is not"):
+            documents.read(data, said)
+
+
+def test_what_a_descriptor_brings_along_is_not_used():
+    """I3: `data` need not be what the digest says, so it is not looked at."""
+    lie = {**IMAGE.parsed()["config"], "data": "bm90IHRoaXM="}
+    found = documents.read(manifest(config=lie))
+    assert isinstance(found, Manifest)
+    assert found.config == documents.read(IMAGE.data).config
+
+
 def test_an_image_without_layers_is_an_image():
     assert documents.read(manifest(layers=[])).layers == ()
 

@@ -141,11 +141,18 @@ def _with(headers: Mapping[str, str], secret: str | None) -> dict[str, str]:
     return {**headers, **({"Authorization": secret} if secret else {})}
 
 
-def error_codes(answer: Answer) -> list[str]:
-    """The codes of an error's body (distribution-spec, "Error Codes"), and nothing else of it."""
+def error_body(answer: Answer) -> bytes:
+    """What an error says; nothing where it is too long or breaks off."""
     try:
-        found = json.loads(answer.read(MAX_ERROR))["errors"]
-        codes = [one["code"] for one in found]
-    except (Failure, ValueError, KeyError, TypeError, RecursionError):
+        return answer.read(MAX_ERROR)
+    except Failure:
+        return b""
+
+
+def error_codes(body: bytes) -> list[str]:
+    """The codes of an error (distribution-spec, "Error Codes"), and nothing else of it."""
+    try:
+        codes = [one["code"] for one in json.loads(body)["errors"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return []  # any form is allowed, HTML of some proxy too
     return [one for one in codes if isinstance(one, str) and re.fullmatch(r"[A-Z_]{1,64}", one)]

@@ -19,7 +19,7 @@ from templates_app.names import Digest, Reference
 from templates_app.sources import complaints, credentials, documents, hosts
 from templates_app.sources.base import SourceContext
 from templates_app.sources.native import blobs
-from templates_app.sources.native.client import ATTEMPTS, Client, error_codes
+from templates_app.sources.native.client import ATTEMPTS, Client, error_body, error_codes
 from templates_app.sources.native.tokens import Authorizer
 from templates_app.sources.native.transport import (
     Answer,
@@ -255,9 +255,12 @@ class Registry:
 
     def _failure(self, place: _Place, answer: Answer) -> Failure:
         """What an answer that is none stands for: its status first, then the codes in its body."""
-        codes = error_codes(answer)
+        body = error_body(answer)
+        codes = error_codes(body)
         reason = _OF_STATUS.get(answer.status)
-        if reason is None and answer.status < 500:
+        if answer.status == 400 and answer.url.scheme == "http" and b"HTTPS" in body:
+            reason = "tls"  # what Go's and nginx's servers answer, in the clear, where TLS is meant
+        elif reason is None and answer.status < 500:
             reason = next((_OF_CODE[code] for code in codes if code in _OF_CODE), None)
         said = f"{answer.url} answered {answer.status} {' '.join(codes[:5])}".rstrip()
         refused = place.authorizer.has_credentials
