@@ -154,7 +154,12 @@ VARIABLES = (
         "Where the server keeps what is its own: database, secret key, container storage."
         " Empty: `var/state` below the project.",
     ),
-    Variable("COPPICE_ENGINE", "buildah", one_of("buildah"), "What brings an image's files over."),
+    Variable(
+        "COPPICE_ENGINE",
+        "buildah",
+        one_of("native", "buildah"),
+        "What brings an image's files over: `native` needs no other program, `buildah` needs root.",
+    ),
     Variable(
         "COPPICE_PLATFORM",
         "",
@@ -254,6 +259,31 @@ VARIABLES = (
         "21474836480",
         whole(0, 10**15),
         "The most bytes of layer states that are kept on a `zfs:` pool beyond what templates need.",
+    ),
+    Variable(
+        "COPPICE_LIMIT_TREE_BYTES",
+        "274877906944",
+        whole(1, 10**15),
+        "The most bytes that the files of an image may have, over all its layers.",
+    ),
+    Variable(
+        "COPPICE_LIMIT_FILE_BYTES",
+        "68719476736",
+        whole(1, 10**15),
+        "The most bytes that one file of an image may have.",
+    ),
+    Variable(
+        "COPPICE_LIMIT_RATIO",
+        "200",
+        whole(2, 1_000_000),
+        "How many bytes a layer may unpack to for each byte that was sent; the first 64 MiB do"
+        " not count.",
+    ),
+    Variable(
+        "COPPICE_LIMIT_MEMORY_BYTES",
+        "4294967296",
+        whole(2**28, 10**15),
+        "The most memory that one of the native engine's two processes may use.",
     ),
     Variable(
         "COPPICE_LOG_LEVEL",

@@ -111,28 +111,43 @@ def run(
     return result
 
 
-def start(
-    argv: Sequence[str], *, env: Mapping[str, str], descriptors: Sequence[int]
-) -> subprocess.Popen[bytes]:
-    """Start a program that works beside the caller, in a process group of its own.
+class Started:
+    """A program that works beside the caller, in a process group of its own; :meth:`end` it.
 
-    It gets these descriptors and no other; its stderr is a pipe. The caller ends it with
-    :func:`end`, on any way out, and is the thread that started it.
+    It gets the descriptors that are named and no other; its stderr is a pipe. Whoever starts it is
+    the thread that ends it, on any way out.
     """
-    return subprocess.Popen(
-        list(argv),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        env=environment(env),
-        pass_fds=descriptors,
-        start_new_session=True,
-    )
 
+    def __init__(
+        self, argv: Sequence[str], *, env: Mapping[str, str], descriptors: Sequence[int]
+    ) -> None:
+        self._process = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=environment(env),
+            pass_fds=descriptors,
+            start_new_session=True,
+        )
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """The program is over, and nothing of its process group is left."""
-    _kill_group(process)
+    @property
+    def stderr(self) -> int:
+        """The descriptor to read its complaints from."""
+        if self._process.stderr is None:
+            raise ValueError("the program was started without pipes")
+        return self._process.stderr.fileno()
+
+    def status(self, seconds: float) -> int | None:
+        """Its exit status, or the negative number of the signal that ended it; None if it runs."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def end(self) -> None:
+        """The program is over, and nothing of its process group is left."""
+        _kill_group(self._process)
 
 
 def _collect(

@@ -25,6 +25,7 @@ def a_context(
         step_seconds=300,
         state_dir=state,
         limit_image_bytes=2**40,
+        engine="buildah",
     )
 
 

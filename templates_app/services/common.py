@@ -10,6 +10,7 @@ from templates_app.datasets.base import OURS, DatasetDriver
 from templates_app.errors import PoolUnavailable
 from templates_app.events import Meta
 from templates_app.pipeline import Rules
+from templates_app.sources.native.limits import Limits
 
 #: How often an append is decided anew when somebody else was faster.
 ATTEMPTS = 10
@@ -37,6 +38,15 @@ def source_context() -> sources.SourceContext:
         step_seconds=settings.COPPICE_LIMIT_STEP_SECONDS,
         state_dir=settings.COPPICE_STATE_DIR,
         limit_image_bytes=settings.COPPICE_LIMIT_IMAGE_BYTES,
+        engine=settings.COPPICE_ENGINE,
+        limits=Limits(
+            entries=settings.COPPICE_LIMIT_ENTRIES,
+            tree_bytes=settings.COPPICE_LIMIT_TREE_BYTES,
+            file_bytes=settings.COPPICE_LIMIT_FILE_BYTES,
+            ratio=settings.COPPICE_LIMIT_RATIO,
+            seconds=settings.COPPICE_LIMIT_STEP_SECONDS,
+            memory_bytes=settings.COPPICE_LIMIT_MEMORY_BYTES,
+        ),
         limit_cache_bytes=settings.COPPICE_LIMIT_CACHE_BYTES,
         import_roots=settings.COPPICE_IMPORT_ROOTS,
         mirrors=settings.COPPICE_REGISTRY_MIRRORS,

@@ -22,12 +22,20 @@ from collections.abc import Callable
 from templates_app.errors import MalformedReference, SchemeNotImplemented
 from templates_app.names import quote
 from templates_app.sources.base import Source, SourceContext
-from templates_app.sources.oci import OciSource
 
 __all__ = ["RESERVED", "SCHEMES", "Source", "SourceContext", "parse"]
 
+
+def _oci(text: str, context: SourceContext) -> Source:
+    # Imported when asked for: the native engine's processes import this package too, on each
+    # import, and what speaks to registries has no business in them.
+    from templates_app.sources.oci import OciSource
+
+    return OciSource.parse(text, context)
+
+
 #: scheme -> what makes a source of the text behind it.
-SCHEMES: dict[str, Callable[[str, SourceContext], Source]] = {"oci": OciSource.parse}
+SCHEMES: dict[str, Callable[[str, SourceContext], Source]] = {"oci": _oci}
 
 #: Schemes that have a meaning and no code yet: each with the sentence that a caller gets.
 RESERVED = {

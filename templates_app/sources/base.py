@@ -71,6 +71,7 @@ class SourceContext:
     state_dir: Path
     limit_image_bytes: int  # sum of the layers as transferred
     limit_cache_bytes: int = 20 * 2**30  # of blobs that are kept for the next import
+    engine: str = "native"  # or buildah
     limits: Limits = Limits()
     import_roots: tuple[Path, ...] = ()  # directories that image files may be read from
     mirrors: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (registry host, its mirrors' hosts)

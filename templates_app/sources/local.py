@@ -23,7 +23,7 @@ from templates_app.errors import (
 from templates_app.names import Digest, quote
 from templates_app.sources.base import Receipt, Report, Resolved, Source, SourceContext, States
 from templates_app.sources.documents import Index
-from templates_app.sources.native import docker_archive
+from templates_app.sources.native import docker_archive, engine
 from templates_app.sources.native.archives import Archive, layout_index
 from templates_app.sources.native.beneath import allowed_root
 from templates_app.sources.native.layout import Layout, choose
@@ -114,10 +114,13 @@ class LocalSource:
         import_id: str,
         states: States | None = None,
     ) -> Receipt:
-        raise SchemeNotImplemented(
-            "Image files are read, but no engine brings them over yet.",
-            extra={"scheme": self.scheme},
-        )
+        if self.context.engine != "native":
+            raise SchemeNotImplemented(
+                f"The {self.context.engine} engine does not read image files.",
+                hint="Set COPPICE_ENGINE=native, or push the image to a registry.",
+                extra={"scheme": self.scheme},
+            )
+        return engine.fetch(self._image, self.context, resolved, into, report, import_id, states)
 
     def _open(self) -> Layout | Archive:
         if self.scheme == "oci-layout":

@@ -16,6 +16,7 @@ from templates_app.names import Digest, Reference
 from templates_app.sources import buildah, complaints, documents, hosts
 from templates_app.sources.base import Receipt, Report, Resolved, SourceContext, States
 from templates_app.sources.documents import Descriptor, Index, Manifest
+from templates_app.sources.native import engine
 from templates_app.sources.native.cache import BlobCache
 from templates_app.sources.native.incoming import keep
 from templates_app.sources.native.registry import Registry
@@ -62,6 +63,9 @@ class OciSource:
         import_id: str,
         states: States | None = None,
     ) -> Receipt:
+        if self.context.engine == "native":
+            registry = Registry(self.reference, self.context)
+            return engine.fetch(registry, self.context, resolved, into, report, import_id, states)
         # buildah connects by itself, so here its host is judged as far as it can be.
         hosts.vet(self.reference, allowed=self.context.allowed, insecure=self.context.insecure)
         return buildah.fetch(

@@ -69,6 +69,7 @@ class Resolution:
         if not documents.fits(platform, wanted):
             raise documents.incompatible(wanted, [platform])
         self._check_size(manifest)
+        layers = documents.layers(manifest, config)
         return Resolved(
             canonical=canonical,
             floating=floating,
@@ -79,7 +80,8 @@ class Resolution:
             ),
             platform=platform,
             config=config,
-            layers=documents.layers(manifest, config),
+            layers=layers,
+            chain_ids=documents.chain_ids(layers) if self.context.engine == "native" else (),
         )
 
     def _choose(self, index: Index, depth: int) -> tuple[Digest, Manifest] | None:

@@ -66,6 +66,7 @@ def context(registry: Registry, tmp_path: Path) -> SourceContext:
         step_seconds=60,
         state_dir=place,
         limit_image_bytes=2**30,
+        engine="buildah",
     )
 
 

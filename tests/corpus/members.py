@@ -69,9 +69,13 @@ def _archived(member: Member) -> bytes:
         if len(fields[field]) > 100:
             records.append((key, fields[field]))
             fields[field] = b"long"
-    numbers = {
-        name: b"%07o\0" % getattr(member, name) for name in ("mode", "uid", "gid", "major", "minor")
-    }
+    numbers = {}
+    for name in ("mode", "uid", "gid", "major", "minor"):
+        number = getattr(member, name)
+        if number >= 8**7:
+            records.append((name.encode(), b"%d" % number))
+            number = 0
+        numbers[name] = b"%07o\0" % number
     mtime = b"%011o\0" % member.mtime
     block = header(kind=member.kind, size=len(member.content), mtime=mtime, **fields, **numbers)
     return (pax(*records) if records else b"") + block + padded(member.content)

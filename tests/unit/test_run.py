@@ -236,3 +236,20 @@ def test_nothing_stays_open():
     with pytest.raises(ImportTimeout):
         sh("sleep 9", timeout=0.1)
     assert len(set(Path("/proc/self/fd").iterdir())) <= len(before)
+
+
+def test_a_started_program_has_its_descriptors_and_is_ended_with_its_children():
+    reads, writes = os.pipe()
+    started = run.Started(
+        ["sh", "-c", f"echo here > /dev/fd/{writes}; echo complaint >&2; sleep 60 & sleep 60"],
+        env={"MARK": "x"},
+        descriptors=[writes],
+    )
+    os.close(writes)
+    assert os.read(reads, 100) == b"here\n"
+    assert os.read(started.stderr, 100) == b"complaint\n"
+    assert started.status(0.01) is None
+    started.end()
+    assert os.read(reads, 100) == b""  # nobody holds the other end any more
+    assert started.status(0) == -9
+    os.close(reads)

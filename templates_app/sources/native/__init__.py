@@ -15,6 +15,8 @@
 ``shape``      how that tree changes; ``nodes`` what it is made of; ``manifest`` of those;
                ``rules`` what it must be
 ``operations`` what the model has the writer do
+``engine``     an image's layers into a directory; ``delivery`` is their way, ``crew`` its processes
+``reader_process`` parses an image's bytes, and has the model decide
 ``wire``       how the engine's processes speak
 ``writer``     executes operations below one directory; ``writer_process`` is its process
 ``confine``    what a process gives up before it sees a byte of an image

@@ -61,6 +61,9 @@ def confine(
         _die_with(parent)
         _separate(privileged, missing)
     _set_root(root, missing)
+    kept = set(capabilities) if privileged and not nobody else set()
+    if linux:
+        _narrow_capabilities(kept)
     if nobody and privileged:
         os.setgroups([])
         os.setresgid(NOBODY, NOBODY, NOBODY)
@@ -68,7 +71,7 @@ def confine(
         os.setresuid(NOBODY, NOBODY, NOBODY)
     _limit(ceiling)
     if linux:
-        _drop_capabilities(set(capabilities) if privileged and not nobody else set())
+        _keep_capabilities(kept)
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     return missing
 
@@ -150,20 +153,29 @@ class _Data(ctypes.Structure):
     )
 
 
-def _drop_capabilities(kept: set[int]) -> None:
-    libc = _libc()
+def _capabilities() -> tuple[_Header, ctypes.Array[_Data], int]:
+    """What capset(2) takes, filled with what we have, and the permitted ones as one number."""
     header, data = _Header(_VERSION_3, 0), (_Data * 2)()
-    _call(libc.capget, ctypes.byref(header), data)
-    permitted = data[0].permitted | data[1].permitted << 32
+    _call(_libc().capget, ctypes.byref(header), data)
+    return header, data, data[0].permitted | data[1].permitted << 32
+
+
+def _narrow_capabilities(kept: set[int]) -> None:
+    """No other can ever come back: before the user changes, for it needs one itself."""
+    _, _, permitted = _capabilities()
     if permitted >> SETPCAP & 1:
         for number in range(_LAST_CAPABILITY + 1):
-            if number not in kept and libc.prctl(_PR_CAPBSET_READ, number, 0, 0, 0) == 1:
+            if number not in kept and _libc().prctl(_PR_CAPBSET_READ, number, 0, 0, 0) == 1:
                 _prctl(_PR_CAPBSET_DROP, number)
+
+
+def _keep_capabilities(kept: set[int]) -> None:
+    header, data, permitted = _capabilities()
     wanted = permitted & sum(1 << number for number in kept)
     for half, one in enumerate(data):
         one.effective = one.permitted = wanted >> 32 * half & 0xFFFF_FFFF
         one.inheritable = 0
-    _call(libc.capset, ctypes.byref(header), data)
+    _call(_libc().capset, ctypes.byref(header), data)
 
 
 # --- the C library -------------------------------------------------------------------------------

@@ -35,8 +35,9 @@ def main() -> None:
     with socket.socket(fileno=given["control"]) as control:
         try:
             _work(given, control)
-        except wire.Broken:
-            pass  # whoever is gone has said why, or the server sees that it is
+        except wire.Broken as error:
+            # Whoever is gone has said why, or the server sees that it is.
+            print(error, file=sys.stderr, flush=True)
         except BaseException as error:  # noqa: BLE001 - all of it is for the server to judge
             wire.say(control, Say.FAILED, told(error))
 
