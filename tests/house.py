@@ -118,6 +118,13 @@ def imported(name: str, generation: int = 1, **changes: Any) -> Imported:
     return Imported(**{**facts, **changes})
 
 
+def layer(number: int, state: str, done: int, total: int, entries: int = 0) -> dict[str, Any]:
+    """As a lease's row has it (services/progress.py)."""
+    return {
+        "layer": number, "state": state, "bytes": done, "totalBytes": total, "entries": entries,
+    }  # fmt: skip
+
+
 def failed(name: str, **changes: Any) -> ImportFailed:
     facts: dict[str, Any] = {
         "template": name,
@@ -272,6 +279,12 @@ class Story:
             stage="pull",
             done=12_000_000,
             total=48_000_000,
+            layers=[
+                layer(1, "kept", 0, 30_000_000),
+                layer(2, "copy", 4_000_000, 4_000_000, 4711),
+                layer(3, "pull", 8_000_000, 20_000_000),
+                layer(4, "waiting", 0, 24_000_000),
+            ],
             updated_at=timezone.now(),
         )
 

@@ -11,7 +11,7 @@ from django.urls import reverse
 from django.utils.safestring import SafeString
 
 from templates_app.admin.generations import moved
-from templates_app.admin.leases import progress
+from templates_app.admin.leases import live
 from templates_app.admin.questions import Question
 from templates_app.admin.rooms import Room, cell, digest_link, long_text, moment, render, word
 from templates_app.codec import PayloadInvalid
@@ -127,7 +127,7 @@ class TemplateRoom(Room):
         state = audit.state_word(missing=row.missing, signed=row.signed)
         gate, gate_problem = _gate(row.name)
         lease = Lease.objects.filter(pk=row.name).first()
-        live = Sandbox.objects.filter(template_name=row.name, destroyed_at__isnull=True)
+        sandboxes = Sandbox.objects.filter(template_name=row.name, destroyed_at__isnull=True)
         return {
             "title": f"Template {row.name}",
             "word": state,
@@ -144,11 +144,10 @@ class TemplateRoom(Room):
             "generations": Generation.objects.filter(template_name=row.name)
             .defer("statement")
             .order_by("-number")[:LIVE],
-            "sandboxes": live.order_by("-created_at")[:LIVE],
-            "sandboxes_live": live.count(),
-            "lease": lease,
-            "progress": progress(lease) if lease else "",
+            "sandboxes": sandboxes.order_by("-created_at")[:LIVE],
+            "sandboxes_live": sandboxes.count(),
             "recent": audit.timeline(name=row.name, oldest_first=False, start=None, limit=RECENT),
+            **(live(lease) if lease else {}),
         }
 
     def absent(self, request: HttpRequest, key: str) -> HttpResponse:

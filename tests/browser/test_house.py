@@ -5,7 +5,9 @@ With SCREENSHOTS=DIRECTORY in the environment it leaves a picture of every room 
 
 from __future__ import annotations
 
+import json
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,6 +17,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request
 
 from tests.browser.conftest import PASSWORD, House
+from tests.house import layer
 
 PICTURES = os.environ.get("SCREENSHOTS")
 WIDE, PHONE = 1440, 390  # pixels
@@ -141,6 +144,34 @@ def test_an_auditor_follows_a_digest_from_the_front_page_to_the_event(
     )
     page.get_by_role("link", name="Next (10)").click()
     page.wait_for_url("**/event/10/change/")
+
+
+def test_a_running_import_is_watched_to_its_end(reader: Visitor, house: House):
+    """What the page shows follows the import; nobody reloads it."""
+    database = house.server.installation.env["DATABASE_URL"].removeprefix("sqlite:///")
+    broken = "UPDATE templates_app_lease SET {} WHERE template_name = 'broken'"
+    with sqlite3.connect(database, timeout=10) as rows:
+        columns = [row[1] for row in rows.execute("PRAGMA table_info(templates_app_lease)")]
+        others = ", ".join(one for one in columns if one not in ("template_name", "import_id"))
+        rows.execute(
+            f"INSERT INTO templates_app_lease (template_name, import_id, {others})"  # noqa: S608
+            f" SELECT 'broken', 'an-import', {others} FROM templates_app_lease"
+        )
+    page = reader.go("/admin/templates_app/lease/broken/change/")
+    bar = page.get_by_role("progressbar", name="Layer 3")
+    assert bar.evaluate("bar => bar.position") == 0.4
+    layers = json.dumps([layer(3, "pull", 15_000_000, 20_000_000)])
+    with sqlite3.connect(database, timeout=10) as rows:
+        rows.execute(broken.format("layers = ?, stage = 'copy'"), [layers])
+    page.get_by_text("14.3M of 19.1M").wait_for()
+    assert bar.evaluate("bar => bar.position") == 0.75
+    assert page.locator("#live .cp-word").first.inner_text() == "copy"
+    with sqlite3.connect(database, timeout=10) as rows:
+        rows.execute("DELETE FROM templates_app_lease WHERE template_name = 'broken'")
+    page.get_by_text("failed at pull").wait_for()
+    asked = len(reader.requests)
+    page.wait_for_timeout(2500)
+    assert len(reader.requests) == asked  # it is over, and nothing is asked any more
 
 
 def test_a_list_is_filtered_and_searched_by_keyboard_and_mouse(reader: Visitor):
