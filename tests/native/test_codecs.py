@@ -128,6 +128,12 @@ def broken_at(blob, at):
 
 PACKED, FRAME = gzip.compress(DATA), zstd(DATA, write_checksum=True)
 SIZELESS = zstd(DATA, write_content_size=False)
+REPEATED = window(27)
+
+
+def block(kind, size):
+    """The header of a frame's last block."""
+    return (size << 3 | kind << 1 | 1).to_bytes(3, "little")
 
 
 @pytest.mark.parametrize(
@@ -139,7 +145,9 @@ SIZELESS = zstd(DATA, write_content_size=False)
         (OCI + "+zstd", FRAME + skippable(50)[:-1]),
         *((OCI + "+gzip", broken_at(PACKED, at)) for at in (2, 5000, -1, -8)),
         *((OCI + "+zstd", broken_at(FRAME, at)) for at in (5000, -1)),
-        (OCI + "+zstd", SIZELESS[:6] + b"\xfc\xff\xff" + SIZELESS[9:]),  # a block of 2 MB
+        (OCI + "+zstd", SIZELESS[:6] + block(0, 2**21 - 1) + SIZELESS[9:]),
+        (OCI + "+zstd", REPEATED[:6] + block(1, 2**17 + 1) + b"x"),
+        (OCI + "+zstd", SIZELESS[:6] + block(3, 5) + SIZELESS[9:]),  # of no kind that there is
     ],
 )
 @pytest.mark.parametrize("source", [io.BytesIO, Dripping])

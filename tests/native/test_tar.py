@@ -249,6 +249,13 @@ def test_small_contents_come_in_one_piece_that_stays():
         assert whole is None if size > tar.SMALL else whole == body
 
 
+def test_contents_that_are_cut_off_are_not_given_at_all():
+    reader = tar.Reader(Plain(header(size=600) + bytes(599)), LIMITS)
+    next(iter(reader))
+    with pytest.raises(TreeRefused, match="cut off"):
+        reader.small()
+
+
 def test_memory_does_not_grow_with_the_archive():
     def endless():
         yield from (file(b"%d" % n, b"x" * 3000) for n in range(20_000))

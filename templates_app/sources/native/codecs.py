@@ -96,10 +96,11 @@ class Layer:
         if (found := _sniffed(first)) != wanted:
             raise _refused("compression", f"is {found} data, but is said to be {wanted}")
         if wanted == "gzip":
-            return self._gzip(first)
-        if wanted == "zstd":
-            return self._zstd(_Input(self._read, first))
-        return self._plain(first)
+            yield from self._gzip(first)
+        elif wanted == "zstd":
+            yield from self._zstd(_Input(self._read, first))
+        else:
+            yield from self._plain(first)
 
     def _plain(self, data: bytes) -> Iterator[bytes]:
         while data:
@@ -160,29 +161,24 @@ class Layer:
         single = flags[0] >> 5 & 1
         dictionary = (0, 1, 2, 4)[flags[0] & 3]
         size = (single, 2, 4, 8)[flags[0] >> 6]
+        checksum = 4 if flags[0] & 4 else 0
         header = _ZSTD + flags + source.take(1 - single + dictionary + size)
         try:
             frame.decompress(header)
-            last = 0
-            while not last:
+            while not frame.eof:
                 head = source.take(3)
                 number = int.from_bytes(head, "little")
                 last, kind, length = number & 1, number >> 1 & 3, number >> 3
-                if length > _MAX_BLOCK:
-                    raise _damaged("zstd", "a block is too long")
-                # A block of kind 1 is one byte, repeated.
-                if out := frame.decompress(head + source.take(1 if kind == 1 else length)):
+                # Kind 1 is one byte, repeated. The library refuses blocks over 128 KiB.
+                block = source.take(1 if kind == 1 else length)
+                if out := frame.decompress(head + block + source.take(checksum if last else 0)):
                     yield out
-            if flags[0] & 4 and (out := frame.decompress(source.take(4))):
-                yield out
         except zstandard.ZstdError as error:
             if "too much memory" in str(error):  # ZSTD_error_frameParameter_windowTooLarge
                 raise _refused(
                     "window", f"needs a zstd window of more than {MAX_WINDOW} bytes"
                 ) from error
             raise _damaged("zstd", str(error)) from error
-        if not frame.eof:
-            raise _damaged("zstd", "a frame does not end")
 
 
 class _Input:
