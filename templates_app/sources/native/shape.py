@@ -72,11 +72,15 @@ class Shape:
         """
         directory = self._walk(parts, self._imply, False)
         self.changed[directory] = None
+        self._touch(directory)
+        return directory
+
+    def _touch(self, directory: Directory) -> None:
+        """This layer has it: so it has all that is above."""
         at: Directory | None = directory
         while at is not None and at.layer != self.layer:
             at.layer = self.layer
             at = at.parent
-        return directory
 
     def _walk(
         self,
@@ -135,6 +139,7 @@ class Shape:
         above = self.number(parent)
         if old is not None:
             self.remove(parent, name, old)
+        self._touch(parent)
         self.count(name)
         made = parent.children[name] = Directory(parent, name, self.layer)
         made.number = self._new_number()
