@@ -1,4 +1,4 @@
-"""``coppice tpl import-oci`` and ``tpl progress``: start an import, and follow one.
+"""``coppice tpl import``, ``import-oci`` and ``progress``: start an import, and follow one.
 
 The server answers an import's POST when the import has ended, which can be an hour later. So the
 POST waits in a thread while this one asks how far the import is. The server's answer is the truth;
@@ -115,7 +115,33 @@ def _identity(status: Document | None) -> str | None:
     return str(pick(status, "importId") or f"at {pick(status, 'event.position')}")
 
 
-# --- tpl import-oci ------------------------------------------------------------------------------
+# --- tpl import, tpl import-oci ------------------------------------------------------------------
+
+
+@click.command("import", short_help="Make a template of an image, wherever it is.")
+@click.argument("name", type=NAME)
+@click.argument("source", metavar="FROM")
+@click.option("--force", is_flag=True, help="Import beside the generation that is there.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress on stderr.")
+@json_option
+@pass_session
+def import_any(session: Session, name: str, source: str, force: bool, quiet: bool) -> None:
+    """Import FROM as template NAME, and wait until it is there. FROM is one of
+
+    \b
+      oci:HOST/NAME[:TAG][@DIGEST]          an image in a registry
+      oci-archive:/PATH[:NAME][@DIGEST]     a file with an OCI layout: .tar, .txz, .tgz
+      oci-layout:/PATH[:NAME][@DIGEST]      a directory with one
+      docker-archive:/PATH[:NAME[:TAG]]     what "docker save" writes
+
+    A PATH is one of the server's host, beneath one of its COPPICE_IMPORT_ROOTS. NAME is the image's
+    in the file, where there are several. Success, failure and Ctrl-C are as of import-oci.
+
+    \b
+    Example:
+      coppice tpl import fbsd14 oci-archive:/srv/images/FreeBSD-14.3-RELEASE-amd64-runtime.txz
+    """
+    _import(session, name, source, force, quiet)
 
 
 @click.command("import-oci", short_help="Make a template of a container image.")
@@ -136,7 +162,11 @@ def import_oci(session: Session, name: str, reference: str, force: bool, quiet: 
     Example:
       coppice tpl import-oci fbsd14-min quay.io/dougrabson/freebsd14-minimal:latest
     """
-    attempt = Attempt(session.api, name, source_of(reference), force)
+    _import(session, name, reference, force, quiet)
+
+
+def _import(session: Session, name: str, source: str, force: bool, quiet: bool) -> None:
+    attempt = Attempt(session.api, name, source_of(source), force)
     shown_by = display(session.out.err, name, quiet or session.out.as_json)
     try:
         with shown_by:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 from django.conf import settings
 
-from templates_app import sources
+from templates_app import sources, store
 from templates_app.errors import CoppiceError, ImportInProgress, TemplateNotFound
-from templates_app.events import Meta, Recorded
-from templates_app.models import Template
+from templates_app.events import Imported, Meta, Recorded
+from templates_app.models import Generation, Template
 from templates_app.names import TemplateName
 from templates_app.services import common, imports
 
@@ -63,12 +63,13 @@ def plan(*, name: str, force: bool) -> Item:
             detail="It was made by hand: there is no reference to import from.",
         )
     old = current.manifest_digest
+    source = _source_of(current)
     try:
-        resolved = sources.parse(current.reference, common.source_context()).resolve()
+        resolved = sources.parse(source, common.source_context()).resolve()
     except CoppiceError as error:
         return Item(
             name=name,
-            reference=current.reference,
+            reference=source,
             action=FAILED,
             old_digest=old,
             code=error.code,
@@ -78,12 +79,22 @@ def plan(*, name: str, force: bool) -> Item:
     same = new == old and not force
     return Item(
         name=name,
-        reference=current.reference,
+        reference=source,
         action=UNCHANGED if same else IMPORT,
         old_digest=old,
         new_digest=new,
-        detail="The registry still serves the digest that was imported." if same else "",
+        detail="It is still the digest that was imported." if same else "",
     )
+
+
+def _source_of(generation: Generation) -> str:
+    """What to import again: what is recorded of an image file names no directory (local.py)."""
+    if generation.scheme not in sources.LOCAL:
+        return generation.reference
+    (recorded,) = store.about("import", generation.import_id, types=(Imported.type,))
+    if not isinstance(recorded.event, Imported):
+        raise TypeError(f"{recorded.type} is not an import's")
+    return f"{generation.scheme}:{recorded.event.reference_given}"
 
 
 def event_id(job: uuid.UUID, name: str) -> uuid.UUID:

@@ -18,12 +18,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from templates_app.errors import MalformedReference, SchemeNotImplemented
 from templates_app.names import quote
 from templates_app.sources.base import Source, SourceContext
 
-__all__ = ["RESERVED", "SCHEMES", "Source", "SourceContext", "parse"]
+__all__ = ["LOCAL", "RESERVED", "SCHEMES", "Source", "SourceContext", "parse"]
 
 
 def _oci(text: str, context: SourceContext) -> Source:
@@ -34,8 +35,22 @@ def _oci(text: str, context: SourceContext) -> Source:
     return OciSource.parse(text, context)
 
 
+def _local(scheme: str, text: str, context: SourceContext) -> Source:
+    from templates_app.sources.local import LocalSource  # as above
+
+    return LocalSource(scheme, text, context)
+
+
 #: scheme -> what makes a source of the text behind it.
-SCHEMES: dict[str, Callable[[str, SourceContext], Source]] = {"oci": _oci}
+SCHEMES: dict[str, Callable[[str, SourceContext], Source]] = {
+    "oci": _oci,
+    "oci-archive": partial(_local, "oci-archive"),
+    "oci-layout": partial(_local, "oci-layout"),
+    "docker-archive": partial(_local, "docker-archive"),
+}
+
+#: Those whose references name files of this host.
+LOCAL = frozenset(SCHEMES) - {"oci"}
 
 #: Schemes that have a meaning and no code yet: each with the sentence that a caller gets.
 RESERVED = {
@@ -45,12 +60,6 @@ RESERVED = {
     " elsewhere and import it with oci:.",
     "zfs-send": "Receiving a ZFS stream is not built: run `zfs receive` into"
     " PARENT/NAME-template yourself, make @base, and reload.",
-    "oci-archive": "Reading an OCI archive file is not built: push it to a registry with"
-    " `skopeo copy`, and import it with oci:.",
-    "oci-layout": "Reading an OCI layout directory is not built: push it to a registry with"
-    " `skopeo copy`, and import it with oci:.",
-    "docker-archive": "Reading a `docker save` file is not built: push it to a registry with"
-    " `skopeo copy`, and import it with oci:.",
 }
 
 

@@ -9,7 +9,6 @@ same statement on every host of a fleet.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Self
@@ -21,7 +20,7 @@ from templates_app.errors import (
     SchemeNotImplemented,
 )
 from templates_app.names import Digest, quote
-from templates_app.sources.base import Receipt, Report, Resolved, Source, SourceContext, States
+from templates_app.sources.base import Receipt, Report, Resolved, SourceContext, States
 from templates_app.sources.documents import Index
 from templates_app.sources.native import docker_archive, engine
 from templates_app.sources.native.archives import Archive, layout_index
@@ -84,6 +83,12 @@ class LocalSource:
         self.reference = LocalReference.parse(scheme, text)
         self.context = context
         allowed_root(self.reference.path, context.import_roots)
+        if context.engine != "native":
+            raise SchemeNotImplemented(
+                f"The {context.engine} engine does not read image files.",
+                hint="Set COPPICE_ENGINE=native, or push the image to a registry with skopeo.",
+                extra={"scheme": scheme},
+            )
         self._image = self._open()
 
     @property
@@ -114,12 +119,6 @@ class LocalSource:
         import_id: str,
         states: States | None = None,
     ) -> Receipt:
-        if self.context.engine != "native":
-            raise SchemeNotImplemented(
-                f"The {self.context.engine} engine does not read image files.",
-                hint="Set COPPICE_ENGINE=native, or push the image to a registry.",
-                extra={"scheme": self.scheme},
-            )
         return engine.fetch(self._image, self.context, resolved, into, report, import_id, states)
 
     def _open(self) -> Layout | Archive:
@@ -158,12 +157,3 @@ class LocalSource:
                     reason="corrupt",
                 )
         return resolved
-
-
-def parser(scheme: str) -> Callable[[str, SourceContext], Source]:
-    """What makes a source of the text behind ``scheme:``."""
-
-    def parse(text: str, context: SourceContext) -> Source:
-        return LocalSource(scheme, text, context)
-
-    return parse

@@ -5,7 +5,11 @@ import json
 import pytest
 from django_q.models import OrmQ
 
+from coppice_site.environment import host_platform
+from deploy import images
 from templates_app import store
+from templates_app.events import Digests
+from tests import layouts
 from tests.house import imported, meta
 
 REFUSED = "oci:localhost:1/x/y:1"  # not among the allowed hosts, so nobody is asked
@@ -85,3 +89,27 @@ def test_bad_usage(stocked, words, status):
 def test_nothing_to_do_is_no_failure(shop):
     done = shop.run("reimport", "--all", "--json")
     assert done.status == 0 and json.loads(done.out)["templates"] == []
+
+
+def test_an_image_file_is_read_again_where_it_was_given(shop, settings, tmp_path):
+    """What is recorded as its reference names no directory."""
+    root = tmp_path / "images"
+    settings.COPPICE_IMPORT_ROOTS, settings.COPPICE_ENGINE = (root,), "native"
+    image = images.image([images.layer([images.file("a", "x")])], platform=host_platform())
+    layouts.write(root / "web", {"1": image})
+    dataset = f"{shop.pool}/coppice/web-g1-0a0b0c0d"
+    made = imported(
+        "web",
+        scheme="oci-layout",
+        reference=f"oci-layout:web:1@{image.digest}",
+        reference_given=f"{root}/web:1",
+        digests=Digests(index=None, manifest=image.digest, config=image.digest),
+        dataset=dataset,
+        origin=f"{dataset}@base",
+    )
+    store.append(made, meta=meta())
+    (item,) = json.loads(shop.run("reimport", "--all", "--dry-run", "--json").out)["templates"]
+    assert (item["action"], item["code"]) == ("unchanged", None)
+    layouts.write(root / "web", {"1": images.image([], platform=host_platform())})
+    (item,) = json.loads(shop.run("reimport", "--all", "--dry-run", "--json").out)["templates"]
+    assert item["action"] == "import"

@@ -20,6 +20,7 @@ import zstandard
 
 from deploy import images
 from deploy.images import Document, canonical
+from templates_app import sources
 from templates_app.errors import (
     CoppiceError,
     ImportTimeout,
@@ -27,12 +28,12 @@ from templates_app.errors import (
     NotAnImage,
     PlatformIncompatible,
     PullFailed,
+    SchemeNotImplemented,
     SourceNotAllowed,
     TreeRefused,
 )
 from templates_app.names import Platform
-from templates_app.sources import local
-from templates_app.sources.base import Resolved, Source, SourceContext
+from templates_app.sources.base import Resolved, SourceContext
 from templates_app.sources.native.cache import BlobCache
 from tests import layouts
 from tests.pools import sh
@@ -68,18 +69,13 @@ def context(tmp_path: Path, root: Path) -> SourceContext:
     )
 
 
-def parse(text: str, context: SourceContext) -> Source:
-    scheme, _, rest = text.partition(":")
-    return local.parser(scheme)(rest, context)
-
-
 def resolve(context: SourceContext, text: str) -> Resolved:
-    return parse(text, context).resolve()
+    return sources.parse(text, context).resolve()
 
 
 def layers(context: SourceContext, text: str) -> list[bytes]:
     """The image's layers, each asked of the source alone, in two parts."""
-    source = parse(text, context)
+    source = sources.parse(text, context)
     found = source.resolve()
     sh("rm", "-rf", context.state_dir / "blobs")  # evicted meanwhile
     blobs = source._image  # type: ignore[attr-defined]
@@ -116,12 +112,12 @@ class TestReferences:
     @pytest.mark.parametrize("scheme", ["oci-layout", "oci-archive", "docker-archive"])
     def test_malformed(self, context, scheme, rest):
         with pytest.raises(MalformedReference) as raised:
-            parse(f"{scheme}:{rest}", context)
+            sources.parse(f"{scheme}:{rest}", context)
         assert f"{scheme}:/PATH" in raised.value.next_step
 
     def test_a_docker_archive_has_no_digests(self, context, root):
         with pytest.raises(MalformedReference):
-            parse(f"docker-archive:{root}/a.tar@sha256:{'0' * 64}", context)
+            sources.parse(f"docker-archive:{root}/a.tar@sha256:{'0' * 64}", context)
 
     def test_what_it_means_names_no_directory_of_the_host(self, context, root):
         image = an_image()
@@ -139,12 +135,12 @@ class TestRoots:
         (root.parent / "imagesx").mkdir()
         layouts.write(root.parent / "imagesx" / "a", {"": an_image()})
         with pytest.raises((SourceNotAllowed, MalformedReference)):
-            parse(f"oci-layout:{path.format(root=root)}", context)
+            sources.parse(f"oci-layout:{path.format(root=root)}", context)
 
     def test_without_roots_there_is_nothing(self, context, root):
         layouts.write(root / "a", {"": an_image()})
         with pytest.raises(SourceNotAllowed):
-            parse(f"oci-layout:{root}/a", replace(context, import_roots=()))
+            sources.parse(f"oci-layout:{root}/a", replace(context, import_roots=()))
 
     @pytest.mark.parametrize("scheme", ["oci-layout", "oci-archive", "docker-archive"])
     def test_a_symlink_on_the_way_is_not_followed(self, context, root, tmp_path, scheme):
@@ -457,7 +453,7 @@ class TestArchives:
         with tarfile.open(file, "a") as made:
             made.add(place / "index.json", arcname="index.json")
         error = refused(context, f"oci-archive:{file}", TreeRefused)
-        assert error.extra["rule"] == "duplicate"
+        assert error.extra["rule"] == "archive-duplicate"
 
     def test_more_entries_than_any_image_has(self, context, root):
         with tarfile.open(root / "many.tar", "w") as made:
@@ -586,6 +582,57 @@ class TestDockerArchives:
         file.write_bytes(file.read_bytes()[:2000])
         refused(context, f"docker-archive:{file}", TreeRefused)
         assert list(BlobCache.of(context).nameless.iterdir()) == []
+
+
+class TestBroughtOver:
+    def test_the_same_image_is_the_same_tree_whatever_it_lies_in(
+        self, context, root, registry, tmp_path
+    ):
+        image = an_image()
+        place = layouts.write(root / "web", {"1": image})
+        layouts.archive(place, root / "web.tar")
+        (root / "web.txz").write_bytes(lzma.compress((root / "web.tar").read_bytes()))
+        layouts.saved(place, "1", root / "saved.tar", "web:1")
+        registry.push("local/web", "1", image)
+        insecure = replace(context, insecure=(registry.host,))
+        manifests = set()
+        for number, text in enumerate(
+            (
+                f"oci:{registry.host}/local/web:1",
+                f"oci-layout:{root}/web:1",
+                f"oci-archive:{root}/web.tar",
+                f"oci-archive:{root}/web.txz:1",
+                f"docker-archive:{root}/saved.tar:web:1",
+            )
+        ):
+            # Each with a cache of its own: what one brought must not be what the next finds.
+            state = tmp_path / f"state{number}"
+            state.mkdir()
+            source = sources.parse(text, replace(insecure, state_dir=state))
+            into = tmp_path / f"into{number}"
+            into.mkdir()
+            receipt = source.fetch(source.resolve(), into, lambda _: None, f"{number:08x}")
+            assert (into / "etc/motd").read_text() == "one"
+            manifests.add(receipt.manifest)
+        assert len(manifests) == 1 and None not in manifests
+
+    def test_what_was_evicted_meanwhile_is_read_once_more(self, context, root, tmp_path):
+        layouts.archive(layouts.write(root / "web", {"": an_image()}), root / "web.tar")
+        source = sources.parse(f"oci-archive:{root}/web.tar", context)
+        resolved = source.resolve()
+        BlobCache.of(context).evict(down_to=0)
+        into = tmp_path / "into"
+        into.mkdir()
+        receipt = source.fetch(resolved, into, lambda _: None, "0000000a")
+        assert (into / "etc/motd").read_text() == "one"
+        assert receipt.fetched_bytes == sum(one.size for one in resolved.layers)
+
+    @pytest.mark.parametrize("scheme", ["oci-layout", "oci-archive", "docker-archive"])
+    def test_not_by_buildah(self, context, root, scheme):
+        layouts.write(root / "web", {"": an_image()})
+        with pytest.raises(SchemeNotImplemented) as refused:
+            sources.parse(f"{scheme}:{root}/web", replace(context, engine="buildah"))
+        assert "COPPICE_ENGINE=native" in refused.value.next_step
 
 
 def _member(name: str, data: bytes) -> tarfile.TarInfo:

@@ -159,6 +159,8 @@ def test_with_json_it_prints_the_template(fake: FakeImport):
         ("localhost:5000/x@sha256:" + "ab" * 32, "oci:localhost:5000/x@sha256:" + "ab" * 32),
         ("dockerfile:./Dockerfile", "dockerfile:./Dockerfile"),
         ("git:https://example.org/x.git", "git:https://example.org/x.git"),
+        ("oci-archive:/srv/a.txz:1", "oci-archive:/srv/a.txz:1"),
+        ("docker-archive:/srv/a.tar:alpine:3", "docker-archive:/srv/a.tar:alpine:3"),
         ("oci:tarball:/etc/passwd", "oci:tarball:/etc/passwd"),
         ("short", "oci:short"),
         ("--", "oci:--"),
@@ -176,6 +178,14 @@ def test_the_body_is_what_was_asked_for(fake: FakeImport):
     bodies = [one.body for one in fake.api.asked if one.method == "POST"]
     plain = {"name": NAME, "from": "oci:quay.io/x/y:1"}
     assert bodies == [plain, {**plain, "force": True}]
+
+
+def test_an_image_file_is_imported_by_a_path_of_the_servers_host(fake: FakeImport):
+    fake.end()
+    done = run(fake.api.url, "tpl", "import", NAME, "oci-archive:/srv/a.txz", "--force")
+    assert (done.exit_code, done.stdout) == (0, LINE)
+    (body,) = [one.body for one in fake.api.asked if one.method == "POST"]
+    assert body == {"name": NAME, "from": "oci-archive:/srv/a.txz", "force": True}
 
 
 @pytest.mark.parametrize(

@@ -103,7 +103,10 @@ class Archive:
         if name in found.files or name in found.lists:
             raise TreeRefused(
                 f"The archive has {quote(name.decode('utf-8', 'replace'))} twice.",
-                extra={"path": name.decode("ascii", "backslashreplace"), "rule": "duplicate"},
+                extra={
+                    "path": name.decode("ascii", "backslashreplace"),
+                    "rule": "archive-duplicate",
+                },
             )
         if name in _LISTS:
             if entry.size > MAX_DOCUMENT:
