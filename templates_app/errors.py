@@ -317,13 +317,17 @@ PULL_REASONS = {
 
 
 class PullFailed(CoppiceError):
-    """``reason`` is one of :data:`PULL_REASONS`."""
+    """``reason`` is one of :data:`PULL_REASONS`.
+
+    ``again``: it was the fault of something here that is gone now, so a second try is worth it.
+    """
 
     code, status, exit_status, permanent = "pull_failed", 502, Exit.PULL_FAILED, False
     title = "The image could not be pulled"
 
-    def __init__(self, detail: str, *, reason: str, **rest: Any) -> None:
+    def __init__(self, detail: str, *, reason: str, again: bool = False, **rest: Any) -> None:
         super().__init__(detail, **rest)
+        self.again = again
         if reason not in PULL_REASONS:
             raise ValueError(f"unknown pull reason {reason!r}")
         self.reason = reason

@@ -24,6 +24,7 @@ from templates_app.errors import (
     CoppiceError,
     PlatformIncompatible,
     PoolBusy,
+    PullFailed,
     TemplateInUse,
     TemplateMissing,
     TreeRefused,
@@ -109,9 +110,12 @@ class Job:
     def undo_with(self, what: str, inverse: Callable[[], None]) -> None:
         self._undo.append((what, inverse))
 
-    def unwind(self) -> None:
-        """Run the inverses, last first. One that fails is a leftover, and the rest still run."""
-        while self._undo:
+    def unwind(self, to: int = 0) -> None:
+        """Run the inverses, last first, all but the first ``to``.
+
+        One that fails is a leftover, and the rest still run.
+        """
+        while len(self._undo) > to:
             what, inverse = self._undo.pop()
             try:
                 inverse()
@@ -168,10 +172,7 @@ def _make(job: Job) -> Made:
     with _timed(job, "create"):
         ready.result()
         moved_aside = _early_way(job) if strange.result() else None
-    if job.kept is not None and states is not None and resolved.chain_ids:
-        filled = _by_layers(job, resolved, job.kept, states.result())
-    else:
-        filled = _in_place(job, resolved)
+    filled = _fill(job, resolved, states.result() if states else [])
     with _timed(job, "seal"):
         moved_aside = moved_aside or _make_way(job)
     job.enter("record")
@@ -199,6 +200,23 @@ def _make(job: Job) -> Made:
         milliseconds=job.milliseconds,
         moved_aside=moved_aside,
     )
+
+
+def _fill(job: Job, resolved: Resolved, states: list[State]) -> _Filled:
+    before = len(job._undo)
+    try:
+        return _fill_once(job, resolved, states)
+    except PullFailed as error:
+        if not error.again:
+            raise
+    job.unwind(to=before)  # nothing of what was made of the wrong bytes is used
+    return _fill_once(job, resolved, job.kept.store.states() if job.kept else [])
+
+
+def _fill_once(job: Job, resolved: Resolved, states: list[State]) -> _Filled:
+    if job.kept is not None and resolved.chain_ids:
+        return _by_layers(job, resolved, job.kept, states)
+    return _in_place(job, resolved)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -286,7 +286,10 @@ def test_a_blob_of_other_bytes_than_its_digest(held, into, where):
     assert BlobCache.of(where).open(digest) is None
 
 
-def test_a_blob_that_rotted_in_the_cache_goes_and_the_next_import_works(held, into, where):
+@pytest.mark.parametrize(
+    "at", [2000, 148], ids=["contents, so another diffID", "a header's checksum, so a refusal"]
+)
+def test_a_blob_that_rotted_in_the_cache_goes_and_the_next_import_works(held, into, where, at):
     resolved = image(held, member_layers([file(b"a", os.urandom(300_000))]), gzip=False)
     first = into.parent / "first"
     first.mkdir()
@@ -295,16 +298,22 @@ def test_a_blob_that_rotted_in_the_cache_goes_and_the_next_import_works(held, in
     path = BlobCache.of(where).path(resolved.layers[0].digest)
     path.chmod(0o600)
     with path.open("r+b") as blob:
-        blob.seek(2000)
+        blob.seek(at)
         blob.write(b"rot")
     with pytest.raises(PullFailed) as failure:
         fetch(held, resolved, into, where, import_id=ID)
-    assert failure.value.reason == "corrupt"
+    assert failure.value.reason == "corrupt" and failure.value.again
     assert "try again" in failure.value.next_step
     second = into.parent / "second"
     second.mkdir()
     assert fetch(held, resolved, second, where, import_id=ID).fetched_bytes
     sh("rm", "-r", second)
+
+
+def test_a_cache_of_nothing_keeps_nothing_beyond_an_import(held, into, where):
+    resolved = image(held, member_layers([file(b"a", os.urandom(300_000))]))
+    fetch(held, resolved, into, replace(where, limit_cache_bytes=0), import_id=ID)
+    assert BlobCache.of(where).listing() == []
 
 
 def test_what_the_registry_raises_comes_through(held, into, where):

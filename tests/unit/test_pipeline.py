@@ -135,6 +135,37 @@ def run(job) -> Made:
     return pipeline.run(job, lambda made: made, nothing)
 
 
+class Rotten(HandSource):
+    """A blob of the cache was wrong, and is gone: ``times`` times."""
+
+    times = 1
+
+    def fetch(self, resolved, into, report, import_id):
+        receipt = super().fetch(resolved, into, report, import_id)
+        if self.times:
+            self.times -= 1
+            (into / "rotten").write_text("of the wrong bytes")
+            raise PullFailed("It was damaged.", reason="corrupt", again=True)
+        return receipt
+
+
+def test_what_rotted_in_the_cache_is_fetched_once_more_from_the_front(pool):
+    clean = run(job_on(pool, HandSource()))
+    pool.destroy(clean.dataset.partition("pool/")[2])
+    job = job_on(pool, Rotten())
+    made = run(job)
+    assert made.tree_digest == clean.tree_digest
+    assert job.undone == [f"dataset {job.relative}"] and job.leftovers == []
+
+
+def test_once_more_and_not_for_ever(pool):
+    source = Rotten()
+    source.times = 2
+    with pytest.raises(PullFailed):
+        run(job_on(pool, source))
+    assert lying_about(pool) == []
+
+
 # --- the happy way -------------------------------------------------------------------------------
 
 

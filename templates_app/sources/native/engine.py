@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from templates_app.errors import ImportTimeout, PullFailed
+from templates_app.errors import CoppiceError, ImportTimeout, PullFailed, TreeRefused
 from templates_app.events import Deviation
 from templates_app.sources.base import (
     LEFT_OUT,
@@ -102,12 +102,14 @@ def fetch(
                 wire.say(processes.reader.control, Say.KEPT, done.manifest)
             delivery.start(processes.reader.control)
             return work.run()
-        except PullFailed as error:
-            work.blame(error, cache)
+        except (PullFailed, TreeRefused) as error:
+            if (cause := work.blame(error, cache)) is not error:
+                raise cause from error
             raise
         finally:
             holder.close()  # downloads end at once
             delivery.stop()
+            _trim(cache)
 
 
 @dataclass(slots=True)
@@ -279,17 +281,35 @@ class _Fetch:
 
     # --- blame -----------------------------------------------------------------------------------
 
-    def blame(self, error: PullFailed, cache: BlobCache) -> None:
-        """A layer that was wrong may be rotten in the cache: then it is gone, and says so."""
-        if error.reason != "corrupt":
-            return
+    def blame(self, error: CoppiceError, cache: BlobCache) -> CoppiceError:
+        """The error, or where a layer had rotted in the cache, that: it is gone from there now.
+
+        Wrong bytes can look like anything: damaged gzip, a bad header, another diffID.
+        """
+        if isinstance(error, PullFailed) and error.reason != "corrupt":
+            return error
         rotten = [
             layer.digest
             for layer, incoming in zip(self.resolved.layers, self.delivery.incoming, strict=True)
             if incoming.cached and cache.rotten(layer.digest)
         ]
-        if rotten:
-            error.next_step = "A layer was damaged in the blob cache and is gone; try again."
+        if not rotten:
+            return error
+        return PullFailed(
+            "A layer was damaged in the blob cache.",
+            reason="corrupt",
+            again=True,
+            hint="It is gone from there: try again, and look for errors of the disk.",
+            private=f"{', '.join(map(str, rotten))}: {error.detail} {error.private}",
+        )
+
+
+def _trim(cache: BlobCache) -> None:
+    """The limit is kept once more, for what this import used is free now."""
+    try:
+        cache.trim()
+    except CoppiceError as error:
+        logger.warning("the blob cache was not trimmed: %s", error.private)
 
 
 def _log_missing(who: str, missing: Iterable[str]) -> None:
