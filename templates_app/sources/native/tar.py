@@ -62,12 +62,7 @@ _KINDS = {
     b"5": Kind.DIRECTORY,
     b"6": Kind.FIFO,
 }
-_EXTENSIONS = (
-    b"x",
-    b"g",
-    b"L",
-    b"K",
-)  # pax: of the next entry, of all; GNU: long name, long target
+_EXTENSIONS = b"xgLK"  # pax: of the next entry, of all; GNU: a long name, a long target
 _MAX_MAJOR, _MAX_MINOR = 2**12 - 1, 2**20 - 1  # Linux's dev_t
 _CACHED = 8192  # numbers of header fields that are kept
 
@@ -283,6 +278,8 @@ class Reader:
             extended.pax = True
             extend(extended, body, name)
         else:
+            if body[-1:] != b"\0":  # GNU tar reads on, to the next one
+                raise broken("extension-record", name)
             take = extended.set_path if type_ == b"L" else extended.set_target
             take(body.rstrip(b"\0"), name)
         return extended
