@@ -31,17 +31,17 @@ class Stack:
     finding: str = ""  # a part of a sentence
     #: What buildah (1.28, layers as overlays) does instead. Without this it makes the same tree,
     #: or fails where a rule refuses.
-    buildah: str = ""
+    overlay: str = ""
 
 
 def makes(
-    name: str, layers: list[list[Member]], *tree: str, finding: str = "", buildah: str = ""
+    name: str, layers: list[list[Member]], *tree: str, finding: str = "", overlay: str = ""
 ) -> Stack:
-    return Stack(name, tuple(map(tuple, layers)), tree, finding=finding, buildah=buildah)
+    return Stack(name, tuple(map(tuple, layers)), tree, finding=finding, overlay=overlay)
 
 
-def refused(name: str, layers: list[list[Member]], rule: str, buildah: str = "") -> Stack:
-    return Stack(name, tuple(map(tuple, layers)), rule=rule, buildah=buildah)
+def refused(name: str, layers: list[list[Member]], rule: str, overlay: str = "") -> Stack:
+    return Stack(name, tuple(map(tuple, layers)), rule=rule, overlay=overlay)
 
 
 LONG = b"n" * 255
@@ -61,10 +61,10 @@ NAMES = [
     makes("options", [[file(b"-rf", b"x"), directory(b"--/")]], "--/", "-rf =x"),
     makes("longest-name", [[file(LONG, b"x")]], f"{LONG.decode()} =x"),
     refused(
-        "dot-dot-last", [[directory(b"a"), directory(b"a/..")]], "name-dots", buildah="makes a"
+        "dot-dot-last", [[directory(b"a"), directory(b"a/..")]], "name-dots", overlay="makes a"
     ),
-    refused("dot-dot-alone", [[directory(b"..")]], "name-dots", buildah="passes over it"),
-    refused("dot-dot-file", [[file(b"a/b/..", b"x")]], "name-dots", buildah="makes a"),
+    refused("dot-dot-alone", [[directory(b"..")]], "name-dots", overlay="passes over it"),
+    refused("dot-dot-file", [[file(b"a/b/..", b"x")]], "name-dots", overlay="makes a"),
     refused("name-too-long", [[file(LONG + b"n", b"x")]], "component-length"),
     refused("directory-name-too-long", [[file(LONG + b"n/a", b"x")]], "component-length"),
     refused(
@@ -81,7 +81,7 @@ NAMES = [
         [[directory(DEEP), symlink(b"s", DEEP), file(b"s/a/b", b"x")]],
         "depth",
     ),
-    refused("entry-is-the-root-as-file", [[file(b"./", b"x")]], "root", buildah="passes over it"),
+    refused("entry-is-the-root-as-file", [[file(b"./", b"x")]], "root", overlay="passes over it"),
 ]
 
 # --- the root (CVE-2021-29136; L2) ---------------------------------------------------------------
@@ -93,14 +93,14 @@ ROOT = [
     makes(
         "root-opaque",
         [[file(b"a"), directory(b"d/")], [file(b".wh..wh..opq")]],
-        buildah="hides nothing",
+        overlay="hides nothing",
     ),
-    refused("root-as-symlink", [[symlink(b".", b"/tmp")]], "root", buildah="passes over it"),
+    refused("root-as-symlink", [[symlink(b".", b"/tmp")]], "root", overlay="passes over it"),
     refused(
-        "root-as-symlink-by-dots", [[symlink(b"././/", b"/tmp")]], "root", buildah="passes over it"
+        "root-as-symlink-by-dots", [[symlink(b"././/", b"/tmp")]], "root", overlay="passes over it"
     ),
     refused(
-        "root-as-hard-link", [[file(b"a"), hardlink(b"./", b"a")]], "root", buildah="passes over it"
+        "root-as-hard-link", [[file(b"a"), hardlink(b"./", b"a")]], "root", overlay="passes over it"
     ),
     refused("root-as-fifo", [[fifo(b"/")]], "root"),
     refused("root-twice", [[directory(b"."), directory(b"./")]], "duplicate"),
@@ -123,13 +123,13 @@ SYMLINKS = [
         "same-layer-missing",
         [[symlink(b"lib", b"usr/lib"), file(b"lib/b", b"x")]],
         *("lib -> usr/lib", "usr/", "usr/lib/", "usr/lib/b =x"),
-        buildah="fails: the link leads nowhere",
+        overlay="fails: the link leads nowhere",
     ),
     makes(
         "same-layer-chain",
         [[symlink(b"a", b"b"), symlink(b"b", b"/c/../d"), directory(b"c"), file(b"a/f", b"x")]],
         *("a -> b", "b -> /c/../d", "c/", "d/", "d/f =x"),
-        buildah="fails: the link leads nowhere",
+        overlay="fails: the link leads nowhere",
     ),
     makes(
         "lower-becomes-directory",
@@ -147,7 +147,7 @@ SYMLINKS = [
         "directory-then-link-then-file",
         [[directory(b"a"), file(b"a/f", b"x")], [symlink(b"a", b"/tmp"), file(b"a/g", b"y")]],
         *("a -> /tmp", "tmp/", "tmp/g =y"),
-        buildah="fails: the link leads nowhere",
+        overlay="fails: the link leads nowhere",
     ),
     makes(
         "cached-parent-becomes-link",
@@ -205,7 +205,7 @@ REPLACING = [
         "whiteout-device-is-a-device",
         [[file(b"a")], [device(b"a", major=0, minor=0)]],
         "a char",
-        buildah="such a device hides the name",
+        overlay="such a device hides the name",
     ),
     makes(
         "directory-over-directory",
@@ -221,7 +221,7 @@ REPLACING = [
         [[directory(b"a", 0o711, uid=3)], [file(b"a/b")]],
         "a/ 0711 3:0",
         "a/b =",
-        buildah="a layer's implied directory hides them",
+        overlay="a layer's implied directory hides them",
     ),
     makes(
         "implied-then-stated",
@@ -240,7 +240,7 @@ REPLACING = [
         [[file(b"a", flags=b"schg"), directory(b"d", flags=b"nodump")]],
         "a = schg",
         "d/ nodump",
-        buildah="has none, on Linux",
+        overlay="has none, on Linux",
     ),
     makes("flags-then-replaced", [[file(b"a", b"x", flags=b"schg")], [file(b"a", b"y")]], "a =y"),
     makes(
@@ -288,34 +288,34 @@ WHITEOUTS = [
         "whiteout-of-nothing",
         [[file(b"a")], [file(b".wh.b"), file(b"x/.wh.y")]],
         "a =",
-        buildah="makes x",
+        overlay="makes x",
     ),
     makes("whiteout-then-add", [[file(b"a", b"x")], [file(b".wh.a"), file(b"a", b"y")]], "a =y"),
     makes(
         "add-then-whiteout",
         [[file(b"a", b"x")], [file(b"a", b"y"), file(b".wh.a")]],
         "a =y",
-        buildah="fails",
+        overlay="fails",
     ),
     makes(
         "add-below-then-whiteout",
         [[directory(b"a", 0o700), file(b"a/x")], [file(b"a/y", b"y"), file(b".wh.a")]],
         "a/",
         "a/y =y",
-        buildah="fails",
+        overlay="fails",
     ),
     makes(
         "whiteout-then-add-below",
         [[directory(b"a", 0o700), file(b"a/x")], [file(b".wh.a"), file(b"a/y", b"y")]],
         "a/",
         "a/y =y",
-        buildah="fails",
+        overlay="fails",
     ),
     makes(
         "stated-then-whiteout",
         [[file(b"a/x")], [directory(b"a", 0o711), file(b".wh.a")]],
         "a/ 0711",
-        buildah="fails",
+        overlay="fails",
     ),
     makes("whiteout-in-its-own-layer-only", [[file(b".wh.a"), file(b"a", b"x")]], "a =x"),
     makes(
@@ -344,9 +344,9 @@ WHITEOUTS = [
         "opaque-keeps-own-attributes",
         [[directory(b"a", 0o700), file(b"a/x")], [file(b"a/.wh..wh..opq")]],
         "a/ 0700",
-        buildah="a layer's implied directory hides them",
+        overlay="a layer's implied directory hides them",
     ),
-    makes("opaque-of-nothing", [[file(b"b")], [file(b"a/.wh..wh..opq")]], "b =", buildah="makes a"),
+    makes("opaque-of-nothing", [[file(b"b")], [file(b"a/.wh..wh..opq")]], "b =", overlay="makes a"),
     makes(
         "opaque-hides-a-link",
         [[symlink(b"a/l", b"/"), file(b"a/b/c")], [directory(b"a"), file(b"a/.wh..wh..opq")]],
@@ -378,7 +378,7 @@ WHITEOUTS = [
             ]
         ],
         "b =",
-        buildah="keeps them",
+        overlay="keeps them",
     ),
     makes(
         "whiteout-through-lower-link",
@@ -386,14 +386,14 @@ WHITEOUTS = [
         "d/",
         "d/x =1",
         "l -> d",
-        buildah="makes l a directory",
+        overlay="makes l a directory",
     ),
     makes(
         "whiteout-through-same-layer-link",
         [[file(b"d/x", b"1")], [symlink(b"l", b"d"), file(b"l/.wh.x")]],
         "d/",
         "l -> d",
-        buildah="fails: the link leads nowhere",
+        overlay="fails: the link leads nowhere",
     ),
     makes("whiteout-above-the-root", [[file(b"a"), file(b"b")], [file(b"../../.wh.a")]], "b ="),
     makes(
@@ -403,11 +403,12 @@ WHITEOUTS = [
         "d/.wh.x/",
         "d/.wh.x/y/",
         "d/z =",
-        buildah="the name is a whiteout below",
+        overlay="the name is a whiteout below",
     ),
     refused("whiteout-of-dot", [[directory(b"a")], [file(b"a/.wh..")]], "whiteout"),
     refused("whiteout-of-dot-dot", [[directory(b"a")], [file(b"a/.wh...")]], "whiteout"),
     refused("whiteout-of-no-name", [[directory(b"a")], [file(b"a/.wh.")]], "whiteout"),
+    refused("whiteout-too-long", [[file(b".wh." + LONG)]], "whiteout"),
     refused("whiteout-twice", [[file(b"a")], [file(b".wh.a"), file(b"./.wh.a")]], "duplicate"),
 ]
 
@@ -433,14 +434,14 @@ HARD_LINKS = [
         [[file(b"a", b"x", 0o600, uid=4)], [hardlink(b"b", b"a")]],
         "a =x 0600 4:0",
         "b =x 0600 4:0 (a)",
-        buildah="fails: the file is in another layer",
+        overlay="fails: the file is in another layer",
     ),
     makes(
         "own-attributes-do-not-count",
         [[file(b"a", b"x", 0o600), hardlink(b"b", b"a", mode=0o6777, uid=9)]],
         "a =x 0600",
         "b =x 0600 (a)",
-        buildah="gives the file the link's",
+        overlay="gives the file the link's",
     ),
     makes(
         "to-a-symlink",
@@ -453,7 +454,7 @@ HARD_LINKS = [
         [[fifo(b"p"), hardlink(b"q", b"p")]],
         "p fifo",
         "q fifo (p)",
-        buildah="gives the fifo the link's attributes",
+        overlay="gives the fifo the link's attributes",
     ),
     makes(
         "to-a-link-of-a-link",
@@ -475,27 +476,27 @@ HARD_LINKS = [
         [[file(b"a", b"x"), hardlink(b"b", b"a")], [hardlink(b"b", b"a")]],
         "a =x",
         "b =x (a)",
-        buildah="fails: the file is in another layer",
+        overlay="fails: the file is in another layer",
     ),
     makes(
         "over-a-directory",
         [[file(b"d/f"), file(b"a", b"x")], [hardlink(b"d", b"a")]],
         "a =x",
         "d =x (a)",
-        buildah="fails: the file is in another layer",
+        overlay="fails: the file is in another layer",
     ),
     makes(
         "then-its-source-is-hidden",
         [[file(b"a", b"x")], [hardlink(b"b", b"a"), file(b".wh.a")]],
         "b =x",
-        buildah="fails: the file is in another layer",
+        overlay="fails: the file is in another layer",
     ),
     makes(
         "then-its-source-is-replaced",
         [[file(b"a", b"x")], [hardlink(b"b", b"a"), file(b"a", b"y")]],
         "a =y",
         "b =x",
-        buildah="fails: the file is in another layer",
+        overlay="fails: the file is in another layer",
     ),
     makes(
         "written-through-after",
@@ -504,7 +505,13 @@ HARD_LINKS = [
         "etc/x =1",
         "h -> /etc",
         "s -> /etc (h)",
-        buildah="fails: the link leads nowhere",
+        overlay="fails: the link leads nowhere",
+    ),
+    makes(
+        "through-a-lower-link-in-the-way",
+        [[file(b"d/f", b"x"), symlink(b"s", b"d")], [hardlink(b"b", b"s/f")]],
+        *("b =x", "d/", "d/f =x (b)", "s -> d"),
+        overlay="fails: the file is in another layer",
     ),
     refused("to-the-outside", [[hardlink(b"a", b"/etc/passwd")]], "hard-link"),
     refused(
@@ -522,13 +529,13 @@ HARD_LINKS = [
         "to-a-hidden-file",
         [[file(b"a")], [file(b".wh.a"), hardlink(b"b", b"a")]],
         "hard-link",
-        buildah="links the whiteout",
+        overlay="links the whiteout",
     ),
     refused(
         "to-aufs-links",
         [[file(b".wh..wh.plnk/1"), hardlink(b"b", b".wh..wh.plnk/1")]],
         "hard-link",
-        buildah="keeps them",
+        overlay="keeps them",
     ),
 ]
 
@@ -600,7 +607,7 @@ LEFT_OUT = [
         "linked-to-a-device-in-dev",
         [[device(b"dev/null"), hardlink(b"n", b"dev/null")]],
         "hard-link",
-        buildah="makes it",
+        overlay="makes it",
     ),
 ]
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from templates_app.errors import TreeRefused
+from templates_app.sources.native import model
 from tests.corpus.members import Layer, Member
 from tests.native.applied import apply
 from tests.native.flattened import Refused, flatten
@@ -111,6 +113,13 @@ def test_the_model_makes_what_the_rules_say_many_times():
         except AssertionError:
             raise AssertionError(f"seed {seed}: {layers}") from None
     assert trees > 1000, "too many of the stacks are refused to say much"
+
+
+def test_what_is_cached_for_speed_changes_nothing(monkeypatch: pytest.MonkeyPatch):
+    stacks = [stack(Random(seed)) for seed in range(500)]
+    outcomes = [outcome(layers) for layers in stacks]
+    monkeypatch.setattr(model, "_MAX_CACHED", 1)
+    assert [outcome(layers) for layers in stacks] == outcomes
 
 
 @settings(max_examples=200, deadline=None)
