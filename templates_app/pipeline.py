@@ -8,6 +8,7 @@ reverse. ``commit`` appends the event: the one point after which the generation 
 from __future__ import annotations
 
 import io
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -273,7 +274,8 @@ def _by_layers(job: Job, resolved: Resolved, kept: layered.Kept, states: list[St
                 key,
                 states=states if attempt == 0 else kept.store.states(),
                 sizes=[layer.size for layer in resolved.layers],
-                image=f"image-{job.import_id}",
+                # Each try has its own: what an earlier one kept stays under its name.
+                image=f"image-{job.import_id}-{secrets.token_hex(2)}",
                 fetch=fetch,
                 finish=lambda path, receipt: _finish(job, resolved, path, receipt),
             )

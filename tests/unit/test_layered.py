@@ -36,6 +36,7 @@ class LayeredSource:
 
     layers: dict[str, dict[str, str | bytes]]
     fails_after: int = 99
+    rotten_once: bool = False  # the failure is a blob's that rotted in the cache, and happens once
     on_layer: Callable[[str], None] = lambda _name: None
     applied: list[str] = field(default_factory=list)
     scheme: str = "oci"
@@ -64,6 +65,10 @@ class LayeredSource:
         for number, (name, files) in enumerate(self.layers.items(), 1):
             if number <= first:
                 continue
+            if number > self.fails_after and self.rotten_once:
+                self.fails_after = 99
+                (into / "rotten").write_text("of the wrong bytes")
+                raise PullFailed("It was damaged.", reason="corrupt", again=True)
             if number > self.fails_after:
                 raise PullFailed("The network is gone.", reason="unreachable")
             self.on_layer(name)
@@ -163,6 +168,17 @@ def test_an_image_is_the_same_with_states_and_without(zfs_pool, dir_pool, kept):
     # Its manifest is kept under the digest that is signed.
     manifest = kept.manifests.get(made.tree_digest)
     assert b"./etc/resolv.conf type=file" in manifest
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_what_rotted_in_the_cache_is_fetched_once_more(zfs_pool, dir_pool, kept, after):
+    dir_pool.check()
+    source = LayeredSource(WEB, fails_after=after, rotten_once=True)
+    made, job = import_(zfs_pool, kept, source)
+    assert made.tree_digest == plain(dir_pool, LayeredSource(WEB)).tree_digest
+    assert source.applied == ["base", "lib", "web"]  # each once: what was right is begun with
+    assert "rotten" not in files(zfs_pool, made)
+    assert job.leftovers == []
 
 
 def test_of_a_shared_base_nothing_is_applied_twice(zfs_pool, dir_pool, kept):
@@ -299,8 +315,8 @@ def test_a_note_that_is_not_about_this_state_is_not_believed(zfs_pool, kept):
     import_(zfs_pool, kept, LayeredSource(WEB))
     import_(zfs_pool, kept, LayeredSource({"x": {"x": "x"}}), "x", import_id="0000000b")
     states = kept.store.states()
-    mine = next(one for one in states if one.key.startswith("whole") and "0a@" in one.name)
-    other = next(one for one in states if one.key.startswith("whole") and "0b@" in one.name)
+    mine = next(one for one in states if one.key.startswith("whole") and "0a-" in one.name)
+    other = next(one for one in states if one.key.startswith("whole") and "0b-" in one.name)
     sh("zfs", "set", f"coppice:note={other.note}", mine.name)
     source = LayeredSource(WEB)
     import_(zfs_pool, kept, source, "other", import_id="0000000c")
@@ -347,12 +363,13 @@ def test_a_state_that_is_removed_meanwhile_is_made_again(zfs_pool, kept):
     import_(zfs_pool, kept, LayeredSource(WEB))
     zfs_pool.destroy("coppice/web-g1-0000000a")
     real, gone = kept.store.states, []
+    (image,) = kept.store.images()
 
     def states():
         found = real()
         if not gone:
             gone.append(True)
-            kept.store.remove("image-0000000a")
+            kept.store.remove(image.name)
         return found
 
     kept.store.states = states
