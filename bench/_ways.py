@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -166,7 +167,8 @@ class Coppice:
         self.server = Server(self.installation)
         self.server.start()
         self.api = self.server.api("operator", timeout=600)
-        self.template: dict[str, object] = {}
+        self.template: dict[str, Any] = {}
+        self.made: list[str] = []
 
     def forget(self) -> None:
         """Nothing of any image is here: blobs, layer states, container storage."""
@@ -179,8 +181,12 @@ class Coppice:
         self.installation.manage("prune_cache", "--all")
 
     def forget_states(self) -> None:
-        if self.engine != "buildah" and self.pool.kind == "zfs":
-            self.installation.manage("prune_layers", "--all")
+        """No tree of a layer is kept. Those that templates are clones of stay, so they go, too."""
+        if self.engine == "buildah" or self.pool.kind == "dir":
+            return
+        while self.made:
+            self.api.delete(f"/templates/{self.made.pop()}").raise_for_status()
+        self.installation.manage("prune_layers", "--all")
 
     def run(self, reference: str) -> float:
         name = f"bench-{self.pool.number_next()}"
@@ -191,6 +197,7 @@ class Coppice:
         if answer.status_code != 201:
             raise SystemExit(answer.text)
         self.template = answer.json()
+        self.made.append(name)
         return took
 
     def stop(self) -> None:

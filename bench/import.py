@@ -39,7 +39,7 @@ from tests.registries import Registry
 from tests.servers import ROOT
 
 RUNS = int(os.environ.get("RUNS", "3"))
-ENGINE = os.environ.get("ENGINE", "buildah")
+ENGINE = os.environ.get("ENGINE", "native")
 RESULT = ROOT / "var" / "bench" / "import.json"
 MB = 1024 * 1024
 
@@ -154,6 +154,8 @@ def measure(bench: Bench, case: Case) -> dict[str, Any]:
             prepare()
             os.sync()  # what one way left in memory is not written while the next one is measured
             times[name].append(way())
+    if first is not None:
+        row["milliseconds"] = first[0].template["milliseconds"]  # of its last run
     for name, seconds_of in times.items():
         row[f"{name}Seconds"] = round(statistics.median(seconds_of), 3)
         row[f"{name}Spread"] = round((max(seconds_of) - min(seconds_of)) / 2, 3)
@@ -295,6 +297,8 @@ def show(case: Case, row: dict[str, Any], *, head: bool) -> None:
         f"{cells} {memory:>7}  {goals}",
         flush=True,
     )
+    if stages := row.get("milliseconds"):
+        print(f"{'':10}ms: {', '.join(f'{stage} {took}' for stage, took in stages.items())}")
 
 
 def chosen(words: list[str]) -> list[Case]:
