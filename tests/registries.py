@@ -330,6 +330,7 @@ class Fault:
     flip: int | None = None  # the byte at this offset is changed
     truncate: int | None = None  # so many bytes are sent, then the connection ends
     hang: bool = False  # nothing is answered until the proxy stops
+    until: threading.Event | None = None  # nothing is answered before it is set
 
 
 class FaultProxy:
@@ -381,6 +382,8 @@ def _handler(proxy: FaultProxy) -> type[http.server.BaseHTTPRequestHandler]:
                 proxy.stopped.wait()
                 self.close_connection = True
                 return
+            while fault.until and not (fault.until.wait(0.05) or proxy.stopped.is_set()):
+                pass
             status, headers, body = fault.status or 200, dict(fault.headers), fault.body or b""
             if fault.status is None and fault.body is None:
                 status, passed, body = self._ask()
