@@ -1,5 +1,6 @@
 -- The append of events as one statement: one round trip, so that the head row's lock, which
--- orders all appends, is held as short as can be. store_writers.py is the only caller.
+-- orders all appends, is held as short as can be. store_writers.py is the only caller; one new event
+-- goes through append_one.sql.
 --
 -- streams: the distinct streams of the events and of what the caller expects; expected_versions:
 -- NULL where any version will do; stream_of: for each event, which of streams it belongs to.
@@ -30,6 +31,9 @@ DECLARE
   version integer;
   old record;
 BEGIN
+  -- A queue before the head row: a row's lock is handed over in several steps, this one in one.
+  -- What orders the log is the row's lock, which whoever inserts by another way takes as well.
+  PERFORM pg_advisory_xact_lock(7310);
   SELECT h.size INTO STRICT head FROM templates_app_loghead h WHERE h.id = 1 FOR UPDATE;
   -- Taken under the lock: times never go back against positions, but for the clock itself.
   recorded_at := clock_timestamp();

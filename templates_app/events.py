@@ -64,7 +64,10 @@ class DomainEvent:
         raise NotImplementedError
 
     def mentions(self) -> set[tuple[str, str]]:
-        """(kind, key) of everything the event is about: what histories and provenance look up."""
+        """(kind, key) of what the event is about: what histories and provenance look up.
+
+        Launches, of which there are many, have their statement alone for all digests that it binds.
+        """
         raise NotImplementedError
 
     def sentence(self) -> str:
@@ -331,8 +334,7 @@ class SandboxCreated(DomainEvent):
 
     def mentions(self) -> set[tuple[str, str]]:
         found = {("template", self.template), ("sandbox", self.sandbox)}
-        digests = [self.tree_digest, self.statement_digest, self.manifest_digest]
-        return found | {("digest", d) for d in digests if d}
+        return found | {("digest", self.statement_digest)}
 
     def sentence(self) -> str:
         how = "signed" if self.signed else "unsigned"
@@ -356,8 +358,7 @@ class SandboxRefused(DomainEvent):
         return f"launches:{self.template}"
 
     def mentions(self) -> set[tuple[str, str]]:
-        digests = [self.tree_digest, self.statement_digest, self.manifest_digest]
-        return {("template", self.template)} | {("digest", d) for d in digests if d}
+        return {("template", self.template), ("digest", self.statement_digest)}
 
     def sentence(self) -> str:
         return f"Refused to launch {self.template} generation {self.generation}: {self.code}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, NoReturn
 
 from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from templates_app.errors import LogIsAppendOnly
 
@@ -24,10 +25,20 @@ class AppendOnly(models.QuerySet["Event"]):
     get_or_create = update_or_create = _refuse
 
 
+class PositionField(models.BigIntegerField):  # type: ignore[type-arg] # none at run time
+    """A key that SQLite takes for its own row number: for its one spelling, ``integer``.
+
+    A bigint key would be an index of its own beside the table, one page more for each append.
+    """
+
+    def db_type(self, connection: BaseDatabaseWrapper) -> str | None:
+        return "integer" if connection.vendor == "sqlite" else super().db_type(connection)
+
+
 class Event(models.Model):
     """One thing that happened. Never changed, never deleted; see docs/reference/events.md."""
 
-    position = models.BigIntegerField(primary_key=True)
+    position = PositionField(primary_key=True)
     event_id = models.UUIDField(unique=True)
     stream = models.CharField(max_length=100)
     version = models.PositiveIntegerField()
@@ -36,7 +47,7 @@ class Event(models.Model):
     # Text, not jsonb: what is hashed is canonical bytes, and these are they.
     data = models.TextField()
     meta = models.TextField()
-    recorded_at = models.DateTimeField(db_index=True)
+    recorded_at = models.DateTimeField()  # no index: ``store.recorded_since`` halves its way there
     leaf_hash = models.CharField(max_length=64)
 
     objects = AppendOnly.as_manager()
@@ -71,7 +82,8 @@ class LogHead(models.Model):
 class Mention(models.Model):
     """Which events are about a thing: the index that histories and provenance are read from."""
 
-    # The key is the whole row: one index, which is also the one that histories are read from.
+    # The key is the whole row: one index, which is also the one that histories are read from. On
+    # SQLite it is the table itself (WITHOUT ROWID, migration 0007).
     pk = models.CompositePrimaryKey("kind", "key", "position")
     kind = models.CharField(max_length=16)
     key = models.CharField(max_length=100)
@@ -82,6 +94,20 @@ class Mention(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.key}@{self.position}"
+
+
+class Binding(models.Model):
+    """Which digests stand in a statement: so a launch is found by all of them."""
+
+    pk = models.CompositePrimaryKey("digest", "statement_digest")
+    digest = models.CharField(max_length=71)  # of a tree, or of an image's manifest
+    statement_digest = models.CharField(max_length=71)
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.digest} in {self.statement_digest}"
 
 
 class Generation(models.Model):

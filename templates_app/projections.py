@@ -7,10 +7,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from itertools import islice
 from typing import Any
 
-from django.db import models
+from django.db import connection, models
 
 from templates_app.events import (
     Adopted,
@@ -23,12 +24,20 @@ from templates_app.events import (
     SandboxDestroyed,
     Signed,
 )
-from templates_app.models import Generation, Mention, Sandbox, Signature, Template
+from templates_app.models import Binding, Generation, Mention, Sandbox, Signature, Template
 
 #: In an order in which rows can be deleted: what refers comes before what is referred to.
-READ_MODELS: tuple[type[models.Model], ...] = (Template, Generation, Signature, Sandbox, Mention)
+READ_MODELS: tuple[type[models.Model], ...] = (
+    Template,
+    Generation,
+    Signature,
+    Sandbox,
+    Binding,
+    Mention,
+)
 
 _BATCH = 500
+_BINDING = ("digest", "statement_digest")
 
 
 def changes_rows(event: DomainEvent) -> bool:
@@ -81,72 +90,102 @@ def _mention(recorded: Sequence[Recorded]) -> None:
     )
 
 
-def _imported(event: Imported, one: Recorded) -> None:
-    generation, _ = Generation.objects.update_or_create(
-        pk=generation_key(event.template, event.generation),
-        defaults={
-            "template_name": event.template,
-            "number": event.generation,
-            "position": one.position,
-            "import_id": event.import_id,
-            "adopted": False,
-            "scheme": event.scheme,
-            "reference": event.reference,
-            "floating": event.floating,
-            "index_digest": event.digests.index or "",
-            "manifest_digest": event.digests.manifest,
-            "config_digest": event.digests.config,
-            "platform": event.platform,
-            "engine": event.engine,
-            "dataset": event.dataset,
-            "origin": event.origin,
-            "snapshot_guid": event.snapshot_guid,
-            "size_bytes": event.size_bytes,
-            "entries": event.entries,
-            "tree_digest": event.tree_digest,
-            "statement": event.statement,
-            "statement_digest": event.statement_digest,
-            "deviations": event.to_json()["deviations"],
-            "verdict": event.to_json()["verdict"],
-            "findings": list(event.findings),
-            "milliseconds": event.milliseconds,
-            "fetched_bytes": event.fetched_bytes,
-            "cached_bytes": event.cached_bytes,
-            "written_bytes": event.written_bytes,
-            "imported_at": one.recorded_at,
-            "imported_by": one.meta.actor,
-            "destroyed_position": None,
-        },
+def _put(row: models.Model, *, once: tuple[str, ...] = ()) -> None:
+    """The row is there as it is here, whatever was under its key; or, with ``once``, it is there
+    unless another has these columns already.
+
+    One statement, made once for a table: all appends wait for it, and update_or_create takes four.
+    """
+    table = type(row)._meta
+    fields = table.concrete_fields
+    statement = _upsert(type(row), once)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            statement,
+            [field.get_db_prep_save(getattr(row, field.attname), connection) for field in fields],
+        )
+
+
+@cache
+def _upsert(model: type[models.Model], once: tuple[str, ...]) -> str:
+    """``INSERT … ON CONFLICT``, which PostgreSQL and SQLite spell alike."""
+    columns = [str(field.column) for field in model._meta.concrete_fields]
+    key = once or [str(field.column) for field in model._meta.pk_fields]
+    new = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in key)
+    return (
+        f"INSERT INTO {model._meta.db_table} ({', '.join(columns)})"  # noqa: S608
+        f" VALUES ({', '.join(['%s'] * len(columns))})"
+        f" ON CONFLICT ({', '.join(key)}) DO {'NOTHING' if once else f'UPDATE SET {new}'}"
     )
+
+
+def _imported(event: Imported, one: Recorded) -> None:
+    generation = Generation(
+        id=generation_key(event.template, event.generation),
+        template_name=event.template,
+        number=event.generation,
+        position=one.position,
+        import_id=event.import_id,
+        adopted=False,
+        scheme=event.scheme,
+        reference=event.reference,
+        floating=event.floating,
+        index_digest=event.digests.index or "",
+        manifest_digest=event.digests.manifest,
+        config_digest=event.digests.config,
+        platform=event.platform,
+        engine=event.engine,
+        dataset=event.dataset,
+        origin=event.origin,
+        snapshot_guid=event.snapshot_guid,
+        size_bytes=event.size_bytes,
+        entries=event.entries,
+        tree_digest=event.tree_digest,
+        statement=event.statement,
+        statement_digest=event.statement_digest,
+        deviations=event.to_json()["deviations"],
+        verdict=event.to_json()["verdict"],
+        findings=list(event.findings),
+        milliseconds=event.milliseconds,
+        fetched_bytes=event.fetched_bytes,
+        cached_bytes=event.cached_bytes,
+        written_bytes=event.written_bytes,
+        imported_at=one.recorded_at,
+        imported_by=one.meta.actor,
+        destroyed_position=None,
+    )
+    _put(generation)
+    _bind(event.statement_digest, event.tree_digest, event.digests.manifest)
     if event.moved_aside:
         Generation.objects.filter(pk=generation_key(event.template, 0)).update(
             dataset=event.moved_aside, origin=f"{event.moved_aside}@base"
         )
-    Template.objects.update_or_create(
-        name=event.template,
-        defaults={
-            "current": generation,
-            "snapshot": event.snapshot,
-            "missing": False,
-            "position": one.position,
-        },
+    _put(
+        Template(
+            name=event.template,
+            current=generation,
+            snapshot=event.snapshot,
+            missing=False,
+            position=one.position,
+        )
     )
 
 
 def _signed(event: Signed, one: Recorded) -> None:
     # The first one stays: a key's second signature over the same text says nothing new.
-    Signature.objects.get_or_create(
-        statement_digest=event.statement_digest,
-        public_key=event.public_key,
-        defaults={
-            "position": one.position,
-            "template_name": event.template,
-            "key_id": event.key_id,
-            "key_label": event.key_label,
-            "signature": event.signature,
-            "signed_at": one.recorded_at,
-            "signed_by": one.meta.actor,
-        },
+    _put(
+        Signature(
+            statement_digest=event.statement_digest,
+            public_key=event.public_key,
+            position=one.position,
+            template_name=event.template,
+            key_id=event.key_id,
+            key_label=event.key_label,
+            signature=event.signature,
+            signed_at=one.recorded_at,
+            signed_by=one.meta.actor,
+        ),
+        once=("statement_digest", "public_key"),
     )
     Template.objects.filter(name=event.template).update(position=one.position)
 
@@ -166,53 +205,59 @@ def _reloaded(event: Reloaded, one: Recorded) -> None:
 
 
 def _adopted(adopted: Adopted, one: Recorded) -> None:
-    generation, _ = Generation.objects.update_or_create(
-        pk=generation_key(adopted.template, 0),
-        defaults={
-            "template_name": adopted.template,
-            "number": 0,
-            "position": one.position,
-            "adopted": True,
-            "dataset": adopted.dataset,
-            "origin": adopted.snapshot,
-            "snapshot_guid": adopted.snapshot_guid,
-            "size_bytes": adopted.size_bytes,
-            "entries": adopted.entries,
-            "tree_digest": adopted.tree_digest,
-            "statement": adopted.statement,
-            "statement_digest": adopted.statement_digest,
-            "imported_at": one.recorded_at,
-            "imported_by": one.meta.actor,
-            "destroyed_position": None,
-        },
+    generation = Generation(
+        id=generation_key(adopted.template, 0),
+        template_name=adopted.template,
+        number=0,
+        position=one.position,
+        adopted=True,
+        dataset=adopted.dataset,
+        origin=adopted.snapshot,
+        snapshot_guid=adopted.snapshot_guid,
+        size_bytes=adopted.size_bytes,
+        entries=adopted.entries,
+        tree_digest=adopted.tree_digest,
+        statement=adopted.statement,
+        statement_digest=adopted.statement_digest,
+        imported_at=one.recorded_at,
+        imported_by=one.meta.actor,
+        destroyed_position=None,
     )
-    Template.objects.update_or_create(
-        name=adopted.template,
-        defaults={
-            "current": generation,
-            "snapshot": adopted.snapshot,
-            "missing": False,
-            "position": one.position,
-        },
+    _put(generation)
+    _bind(adopted.statement_digest, adopted.tree_digest)
+    _put(
+        Template(
+            name=adopted.template,
+            current=generation,
+            snapshot=adopted.snapshot,
+            missing=False,
+            position=one.position,
+        )
     )
+
+
+def _bind(statement_digest: str, *digests: str) -> None:
+    """Launches name these digests, and are indexed by the statement alone."""
+    for digest in digests:
+        _put(Binding(digest=digest, statement_digest=statement_digest), once=_BINDING)
 
 
 def _sandbox_created(event: SandboxCreated, one: Recorded) -> None:
-    Sandbox.objects.update_or_create(
-        pk=event.sandbox,
-        defaults={
-            "template_name": event.template,
-            "generation": event.generation,
-            "dataset": event.dataset,
-            "origin": event.origin,
-            "signed": event.signed,
-            "key_id": event.key_id or "",
-            "gate": event.gate,
-            "created_at": one.recorded_at,
-            "created_by": one.meta.actor,
-            "destroyed_at": None,
-            "position": one.position,
-        },
+    _put(
+        Sandbox(
+            id=event.sandbox,
+            template_name=event.template,
+            generation=event.generation,
+            dataset=event.dataset,
+            origin=event.origin,
+            signed=event.signed,
+            key_id=event.key_id or "",
+            gate=event.gate,
+            created_at=one.recorded_at,
+            created_by=one.meta.actor,
+            destroyed_at=None,
+            position=one.position,
+        )
     )
 
 

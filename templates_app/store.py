@@ -4,7 +4,7 @@ An append is one short transaction, or joins the caller's: it locks the head row
 versions that the caller saw, gives out positions and versions, hashes, inserts, and applies the
 projections. Because the lock is held to the commit, positions are gap-free and in commit order, so
 whoever tails the log by position misses nothing. On PostgreSQL all but the projections is one
-statement (append.sql).
+statement (append.sql, append_one.sql).
 """
 
 from __future__ import annotations
@@ -12,17 +12,27 @@ from __future__ import annotations
 import datetime
 import json
 import json.scanner
+import os
 import re
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-from django.db import InterfaceError, InternalError, OperationalError, connection, transaction
+from django.db import (
+    DEFAULT_DB_ALIAS,
+    InterfaceError,
+    InternalError,
+    OperationalError,
+    connection,
+    connections,
+    transaction,
+)
 
 from templates_app import projections
 from templates_app import store_writers as writers
 from templates_app.codec import Json, PayloadInvalid, assembler
+from templates_app.codec import text as encoded
 from templates_app.errors import (
     CoppiceError,
     DatabaseUnavailable,
@@ -35,22 +45,6 @@ _READ_AT_ONCE = 1000  # rows per query of a long read
 _MENTIONED = re.compile(r"[!-~]{1,100}")
 # Printable ASCII that is the same inside a JSON string, so that the database can hash it as it is.
 _STREAM = re.compile(r"[a-z][a-z-]{0,30}:[!#-\[\]-~]{1,68}")
-
-_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-
-
-def canonical(value: Json) -> str:
-    """The RFC 8785 form of an event's JSON.
-
-    With what events may hold (ASCII keys, no floats, integers below 2^53), sorting by code point
-    and the standard library's escapes are RFC 8785. PayloadInvalid for text that is not Unicode.
-    """
-    text = _CANONICAL.encode(value)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise PayloadInvalid("a lone surrogate is not text") from None
-    return text
 
 
 def append(
@@ -74,19 +68,21 @@ def append(
     drafts = _drafts(batch, event_ids)
     if not drafts:
         return []
-    text, given = canonical(meta.to_json()), event_ids is not None
+    text, given = encoded(meta), event_ids is not None
     folds = any(projections.changes_rows(event) for event in batch)
     with _database_errors():
-        if not folds and connection.get_autocommit():
+        # Not Django's proxy, which looks the connection up at each use.
+        database = connections[DEFAULT_DB_ALIAS]
+        if not folds and database.get_autocommit():
             # On PostgreSQL one statement is a transaction of its own: no BEGIN and no COMMIT to
             # wait for. On SQLite it spares what Django does around one.
-            outcome = writers.write(drafts, text, expected or {}, given=given)
+            outcome = writers.write(database, drafts, text, expected or {}, given=given)
         else:
             # Without a savepoint: a projection that fails must take the caller's transaction with
             # it, even if the caller swallows the exception; an event without its effect must not
             # be committed.
             with transaction.atomic(savepoint=False):
-                outcome = writers.write(drafts, text, expected or {}, given=given)
+                outcome = writers.write(database, drafts, text, expected or {}, given=given)
                 if folds and not isinstance(outcome, CoppiceError):
                     new = [pair for pair in zip(drafts, outcome, strict=True) if not pair[1].known]
                     projections.fold([_recorded(*pair, meta) for pair in new])
@@ -176,7 +172,13 @@ def about(
         "JOIN templates_app_mention m ON m.position = e.position"
         " WHERE m.kind = %s AND m.key = %s AND e.position > %s"
     )
-    parameters: list[Any] = [kind, key, after]
+    if kind == "digest":  # by itself, and by the statements that bind it: then it can be both
+        text = (
+            "WHERE e.position IN (SELECT m.position FROM templates_app_mention m WHERE m.kind = %s"
+            " AND m.key IN (SELECT %s UNION SELECT statement_digest FROM templates_app_binding"
+            " WHERE digest = %s)) AND e.position > %s"
+        )
+    parameters: list[Any] = [kind, key, *([key] if kind == "digest" else []), after]
     if types:
         text += f" AND e.type IN ({', '.join(['%s'] * len(types))})"
         parameters += types
@@ -211,6 +213,8 @@ def at(position: int) -> Recorded:
 def lock() -> None:
     """Hold up all appends until the caller's transaction ends."""
     if connection.vendor == "postgresql":  # SQLite's transactions are IMMEDIATE: they have the lock
+        # In the order in which an append takes them (append.sql), or two would wait for each other.
+        _execute("SELECT pg_advisory_xact_lock(7310)")
         _number("SELECT size FROM templates_app_loghead WHERE id = 1 FOR UPDATE", [])
 
 
@@ -219,12 +223,22 @@ def size() -> int:
     return _number("SELECT coalesce(max(position), 0) FROM templates_app_event", [])
 
 
+def first_since(moment: datetime.datetime) -> int:
+    """The position of the first event recorded at ``moment`` or later; one after the last if none.
+
+    Positions are in the order of recording, so halving the log finds it: an index of times would
+    cost each append more than such questions are worth. Where a clock was put back over the moment,
+    so that times cross it more than once, it is the position of one of the crossings.
+    """
+    return _number(_HALVE, [connection.ops.adapt_datetimefield_value(moment)] * 2)
+
+
 # --- writing -----------------------------------------------------------------------------------
 
 
 def _drafts(batch: list[DomainEvent], event_ids: Sequence[uuid.UUID] | None) -> list[writers.Draft]:
     if event_ids is None:
-        event_ids = [uuid.uuid4() for _ in batch]
+        event_ids = [_new_id() for _ in batch]
     elif len(event_ids) != len(batch) or len(set(event_ids)) != len(batch):
         raise ValueError("each event needs one id of its own")
     drafts = []
@@ -232,26 +246,38 @@ def _drafts(batch: list[DomainEvent], event_ids: Sequence[uuid.UUID] | None) -> 
         stream, mentions = event.stream(), sorted(event.mentions())
         if not _STREAM.fullmatch(stream):
             raise PayloadInvalid(f"{stream!r} is not the name of a stream")
-        if bad := [key for _, key in mentions if not _MENTIONED.fullmatch(key)]:
-            raise PayloadInvalid(f"{bad[0]!r} cannot be looked up")
-        drafts.append(writers.Draft(event_id, event, stream, canonical(event.to_json()), mentions))
+        for _, key in mentions:
+            if not _MENTIONED.fullmatch(key):
+                raise PayloadInvalid(f"{key!r} cannot be looked up")
+        drafts.append(writers.Draft(event_id, event, stream, encoded(event), mentions))
     return drafts
+
+
+def _new_id() -> uuid.UUID:
+    """A UUID of version 7 (RFC 9562 section 5.7): milliseconds, then 74 random bits.
+
+    Ids that grow are put at the end of their index; random ones would each need another page of it.
+    """
+    millis, chance = time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10), "big")
+    number = millis << 80 | 7 << 76 | (chance >> 68) << 64 | 2 << 62 | chance & (1 << 62) - 1
+    return _made(number)
 
 
 def _recorded(draft: writers.Draft, place: writers.Place, meta: Meta) -> Recorded:
     if place.known:
         return at(place.position)
-    return Recorded(
-        position=place.position,
-        event_id=draft.event_id,
-        stream=draft.stream,
-        version=place.version,
-        type=draft.event.type,
-        schema=draft.event.schema,
-        event=draft.event,
-        meta=meta,
-        recorded_at=place.recorded_at,
-        leaf_hash=place.leaf_hash,
+    event = draft.event
+    return _assemble(
+        place.position,
+        draft.event_id,
+        draft.stream,
+        place.version,
+        event.type,
+        event.schema,
+        event,
+        meta,
+        place.recorded_at,
+        place.leaf_hash,
     )
 
 
@@ -265,6 +291,18 @@ _SELECT_FROM = {
     "postgresql": _SELECT.replace("e.recorded_at", "e.recorded_at::text"),
     "sqlite": _SELECT.replace("e.recorded_at", "e.recorded_at || '+00:00'"),
 }
+_HALVE = """
+WITH RECURSIVE half (low, high) AS (
+  SELECT CAST(1 AS bigint), (SELECT coalesce(max(position), 0) + 1 FROM templates_app_event)
+  UNION ALL
+  SELECT
+    CASE WHEN e.recorded_at < %s THEN e.position + 1 ELSE low END,
+    CASE WHEN e.recorded_at < %s THEN high ELSE e.position END
+  FROM half JOIN templates_app_event e ON e.position = (low + high) / 2
+  WHERE low < high
+)
+SELECT low FROM half WHERE low = high
+"""
 _assemble: Callable[..., Recorded] = assembler(Recorded)
 _decoder: Any = json.JSONDecoder()  # its scanner, without the search for white space around
 _scan: Callable[[str, int], tuple[Json, int]] = json.scanner.make_scanner(_decoder)
@@ -302,23 +340,30 @@ def _parsed(text: str) -> Json:
     return value if end == len(text) else json.loads(text)  # which says what is wrong
 
 
-def _uuid(
-    stored: uuid.UUID | str,
+def _uuid(stored: uuid.UUID | str) -> uuid.UUID:
+    return _made(int(stored, 16)) if isinstance(stored, str) else stored  # SQLite has 32 digits
+
+
+def _made(
+    number: int,
     new: Callable[[type[uuid.UUID]], uuid.UUID] = object.__new__,
     put: Callable[[object, str, object], None] = object.__setattr__,
     unknown: uuid.SafeUUID = uuid.SafeUUID.unknown,
 ) -> uuid.UUID:
-    if not isinstance(stored, str):
-        return stored
-    # SQLite has 32 digits; UUID(stored) would spend three quarters of its time making sure of it.
+    """``UUID(int=number)``, which spends three quarters of its time making sure of the number."""
     made = new(uuid.UUID)
-    put(made, "int", int(stored, 16))
+    put(made, "int", number)
     put(made, "is_safe", unknown)
     return made
 
 
 def _utc(at: str) -> datetime.datetime:
     return datetime.datetime.fromisoformat(at).astimezone(datetime.UTC)
+
+
+def _execute(statement: str) -> None:
+    with _database_errors(), connection.cursor() as cursor:
+        cursor.execute(statement)
 
 
 def _number(query: str, parameters: Sequence[Any]) -> int:
@@ -332,12 +377,15 @@ def _number(query: str, parameters: Sequence[Any]) -> int:
     return int(row[0])
 
 
-@contextmanager
-def _database_errors() -> Iterator[None]:
+class _database_errors:  # noqa: N801 # reads as the statement that it is
     """What the database says when it cannot be used, in our words."""
-    try:
-        yield
-    except (OperationalError, InternalError, InterfaceError) as error:
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if not isinstance(error, (OperationalError, InternalError, InterfaceError)):
+            return
         state = getattr(error.__cause__, "sqlstate", None)  # PostgreSQL's, errcodes appendix
         text = str(error)
         if state == "53100" or "disk is full" in text:

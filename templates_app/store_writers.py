@@ -11,18 +11,16 @@ import hashlib
 import sqlite3
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
-from django.db import connection
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from templates_app.errors import CoppiceError, EventConflict, EventIdReused
 from templates_app.events import DomainEvent
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """An event on its way in."""
 
     event_id: uuid.UUID
@@ -32,8 +30,7 @@ class Draft:
     mentions: Sequence[tuple[str, str]]  # (kind, key)
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where a draft went, or (``known``, then only the position is told) has been already."""
 
     known: bool
@@ -47,30 +44,74 @@ Outcome = list[Place] | CoppiceError
 
 
 def write(
-    drafts: Sequence[Draft], meta: str, expected: Mapping[str, int], *, given: bool
+    connection: BaseDatabaseWrapper,
+    drafts: Sequence[Draft],
+    meta: str,
+    expected: Mapping[str, int],
+    *,
+    given: bool,
 ) -> Outcome:
     """Append. ``given``: the ids are the caller's, so that they may be in the log already."""
-    if connection.vendor == "postgresql":
-        return _postgresql(drafts, meta, expected, given)
-    return _sqlite(drafts, meta, expected, given)
+    connection.validate_no_broken_transaction()
+    connection.ensure_connection()
+    # Not Django's cursors: PostgreSQL's puts the parameters into the text, which the server would
+    # have to parse and plan at each append; SQLite's rewrites each statement, which took as long
+    # as SQLite itself. What else they do for a statement, stands here.
+    with connection.wrap_database_errors:
+        if connection.vendor == "sqlite":
+            return _sqlite(connection, drafts, meta, expected, given)
+        if len(drafts) == 1 and not given and not expected.keys() - {drafts[0].stream}:
+            return _postgresql_one(connection.connection, drafts[0], meta, expected)
+        return _postgresql(connection.connection, drafts, meta, expected, given)
 
 
 def moment(at: datetime.datetime) -> str:
     """``recordedAt`` as it is hashed and exported: ``2026-01-02T03:04:05.000006Z``."""
-    naive = at.astimezone(datetime.UTC).replace(tzinfo=None)
-    return naive.isoformat(timespec="microseconds") + "Z"
+    text = at.astimezone(datetime.UTC).isoformat(timespec="microseconds")
+    return text[: -len("+00:00")] + "Z"
 
 
 # --- PostgreSQL --------------------------------------------------------------------------------
 
+_APPEND_ONE = (
+    "SELECT * FROM coppice_append_one("
+    "%s::uuid, %s, %s::smallint, %s, %s, %s, %s::integer, %s::text[], %s::text[])"
+)
 _APPEND = (
     "SELECT * FROM coppice_append(%s::uuid[], %s::text[], %s::smallint[], %s::text[], %s, %s,"
     " %s::text[], %s::integer[], %s::integer[], %s::integer[], %s::text[], %s::text[])"
 )
 
 
+def _postgresql_one(
+    server: psycopg.Connection[Any], draft: Draft, meta: str, expected: Mapping[str, int]
+) -> Outcome:
+    stream, event, wanted = draft.stream, draft.event, expected.get(draft.stream)
+    parameters = [
+        draft.event_id.hex,
+        event.type,
+        event.schema,
+        draft.data,
+        meta,
+        stream,
+        wanted,
+        _texts([kind for kind, _ in draft.mentions]),
+        _texts([key for _, key in draft.mentions]),
+    ]
+    with psycopg.Cursor(server) as cursor:
+        row: Any = cursor.execute(_APPEND_ONE, parameters, prepare=True).fetchone()
+    position, version, at, leaf = row
+    if position is None and wanted is not None:
+        return _conflict(stream, wanted, version)
+    return [Place(False, position, version, at.astimezone(datetime.UTC), leaf)]
+
+
 def _postgresql(
-    drafts: Sequence[Draft], meta: str, expected: Mapping[str, int], given: bool
+    server: psycopg.Connection[Any],
+    drafts: Sequence[Draft],
+    meta: str,
+    expected: Mapping[str, int],
+    given: bool,
 ) -> Outcome:
     streams = list(dict.fromkeys([draft.stream for draft in drafts] + list(expected)))
     nth = {stream: number for number, stream in enumerate(streams, 1)}
@@ -93,11 +134,7 @@ def _postgresql(
         _texts([kind for _, kind, _ in mentions]),
         _texts([key for _, _, key in mentions]),
     ]
-    # Not Django's cursor: that puts the parameters into the text, which the server would have to
-    # parse and plan at each append. What else Django's does for a statement, stands here.
-    connection.validate_no_broken_transaction()
-    connection.ensure_connection()
-    with connection.wrap_database_errors, psycopg.Cursor(connection.connection) as cursor:
+    with psycopg.Cursor(server) as cursor:
         row: Any = cursor.execute(_APPEND, parameters, prepare=True).fetchone()
     outcome, culprit, actual, at, positions, versions, leaves, known = row
     if outcome == "conflict":
@@ -135,33 +172,34 @@ def _texts(items: Sequence[str]) -> str:
 
 
 def _sqlite(
-    drafts: Sequence[Draft], meta: str, expected: Mapping[str, int], given: bool
+    connection: BaseDatabaseWrapper,
+    drafts: Sequence[Draft],
+    meta: str,
+    expected: Mapping[str, int],
+    given: bool,
 ) -> Outcome:
     """In the caller's transaction, or, outside any, in one of its own.
 
     Either begins as IMMEDIATE: it has the database's one write lock from its first statement on.
     """
-    # Not Django's cursor, which rewrites each statement: that took as long as SQLite itself.
-    connection.validate_no_broken_transaction()
-    connection.ensure_connection()
-    with connection.wrap_database_errors:
-        database = connection.connection
-        if connection.in_atomic_block:
-            return _sqlite_append(database, drafts, meta, expected, given)
-        if not connection.get_autocommit():
-            raise RuntimeError("an append needs a transaction of its own, or an atomic block")
-        database.execute("BEGIN IMMEDIATE")
-        try:
-            outcome = _sqlite_append(database, drafts, meta, expected, given)
-            database.execute("COMMIT")
-        finally:  # after an error, or a COMMIT that failed
-            if database.in_transaction:
-                database.execute("ROLLBACK")
+    database: sqlite3.Connection = connection.connection
+    cursor = database.cursor()
+    if connection.in_atomic_block:
+        return _sqlite_append(cursor, drafts, meta, expected, given)
+    if not connection.get_autocommit():
+        raise RuntimeError("an append needs a transaction of its own, or an atomic block")
+    cursor.execute("BEGIN IMMEDIATE")
+    try:
+        outcome = _sqlite_append(cursor, drafts, meta, expected, given)
+        cursor.execute("COMMIT")
+    finally:  # after an error, or a COMMIT that failed
+        if database.in_transaction:
+            cursor.execute("ROLLBACK")
     return outcome
 
 
 def _sqlite_append(
-    database: sqlite3.Connection,
+    cursor: sqlite3.Cursor,
     drafts: Sequence[Draft],
     meta: str,
     expected: Mapping[str, int],
@@ -169,7 +207,7 @@ def _sqlite_append(
 ) -> Outcome:
     known: dict[uuid.UUID, Place] = {}
     for draft in drafts if given else ():
-        row = database.execute(
+        row = cursor.execute(
             "SELECT position, stream, type, schema, data FROM templates_app_event"
             " WHERE event_id = ?",
             [draft.event_id.hex],
@@ -178,46 +216,49 @@ def _sqlite_append(
             if row[1:] != (draft.stream, draft.event.type, draft.event.schema, draft.data):
                 return _reused(draft.event_id, row[0])
             known[draft.event_id] = Place(True, row[0], 0, datetime.datetime.min, "")
-    fresh = [draft for draft in drafts if draft.event_id not in known]
+    fresh = [draft for draft in drafts if draft.event_id not in known] if known else drafts
     if not fresh:
         return [known[draft.event_id] for draft in drafts]
 
     versions: dict[str, int] = {}
-    for stream in {**expected, **{draft.stream: 0 for draft in fresh}}:
-        (found,) = database.execute(
+    for stream in {**expected, **dict.fromkeys([draft.stream for draft in fresh])}:
+        (found,) = cursor.execute(
             "SELECT max(version) FROM templates_app_event WHERE stream = ?", [stream]
         ).fetchone()
         versions[stream] = found or 0
         if versions[stream] != expected.get(stream, versions[stream]):
             return _conflict(stream, expected[stream], versions[stream])
-    (found,) = database.execute("SELECT max(position) FROM templates_app_event").fetchone()
+    (found,) = cursor.execute("SELECT max(position) FROM templates_app_event").fetchone()
     position = found or 0
 
     now = datetime.datetime.now(datetime.UTC)
     stamp, stored = moment(now), str(now.replace(tzinfo=None))
-    places, rows, mentions = dict(known), [], []
+    places, rows, mentions = [], [], []
     for draft in fresh:
         position += 1
-        version = versions[draft.stream] = versions[draft.stream] + 1
+        event, stream = draft.event, draft.stream
+        version = versions[stream] = versions[stream] + 1
         leaf = leaf_hash(draft, meta, position, version, stamp)
-        places[draft.event_id] = Place(False, position, version, now, leaf)
-        event = draft.event
+        places.append(Place(False, position, version, now, leaf))
         rows.append(
-            (position, draft.event_id.hex, draft.stream, version, event.type, event.schema)
+            (position, draft.event_id.hex, stream, version, event.type, event.schema)
             + (draft.data, meta, stored, leaf)
         )
         mentions += [(kind, key, position) for kind, key in draft.mentions]
-    database.executemany(
+    cursor.executemany(
         "INSERT INTO templates_app_event (position, event_id, stream, version, type, schema,"
         " data, meta, recorded_at, leaf_hash)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         rows,
     )
-    database.executemany(
+    cursor.executemany(
         "INSERT INTO templates_app_mention (kind, key, position) VALUES (?, ?, ?)", mentions
     )
-    database.execute("UPDATE templates_app_loghead SET size = ? WHERE id = 1", [position])
-    return [places[draft.event_id] for draft in drafts]
+    cursor.execute("UPDATE templates_app_loghead SET size = ? WHERE id = 1", [position])
+    if not known:
+        return places
+    new = iter(places)
+    return [known.get(draft.event_id) or next(new) for draft in drafts]
 
 
 def leaf_hash(draft: Draft, meta: str, position: int, version: int, stamp: str) -> str:

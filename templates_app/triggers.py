@@ -114,8 +114,12 @@ _PG_TRIGGERS: dict[str, _Trigger] = {
 }
 
 
-def _append_sql() -> str:
-    return resources.files("templates_app").joinpath("append.sql").read_text(encoding="utf-8")
+#: The append functions and the files that make them.
+_APPENDS = {"coppice_append": "append.sql", "coppice_append_one": "append_one.sql"}
+
+
+def _append_sql(name: str) -> str:
+    return resources.files("templates_app").joinpath(_APPENDS[name]).read_text(encoding="utf-8")
 
 
 def install(connection: BaseDatabaseWrapper) -> None:
@@ -134,7 +138,8 @@ def remove(connection: BaseDatabaseWrapper) -> None:
                 cursor.execute(f"DROP TRIGGER IF EXISTS {name} ON {trigger.table}")
             for name in _PG_FUNCTIONS:
                 cursor.execute(f"DROP FUNCTION IF EXISTS {name}()")
-            cursor.execute("DROP FUNCTION IF EXISTS coppice_append")
+            for name in _APPENDS:
+                cursor.execute(f"DROP FUNCTION IF EXISTS {name}")
         else:
             for name in _SQLITE:
                 cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
@@ -174,10 +179,11 @@ def _install_sqlite(connection: BaseDatabaseWrapper) -> None:
 def _install_postgresql(connection: BaseDatabaseWrapper) -> None:
     absent = set(missing(connection))
     with connection.cursor() as cursor:
-        if "coppice_append" in absent:
-            # Its parameters may have changed, and CREATE OR REPLACE keeps overloads beside.
-            cursor.execute("DROP FUNCTION IF EXISTS coppice_append")
-            cursor.execute(_append_sql())
+        for name in _APPENDS:
+            if name in absent:
+                # Its parameters may have changed, and CREATE OR REPLACE keeps overloads beside.
+                cursor.execute(f"DROP FUNCTION IF EXISTS {name}")
+                cursor.execute(_append_sql(name))
         for name, body in _PG_FUNCTIONS.items():
             if name in absent:
                 cursor.execute(
@@ -210,10 +216,10 @@ def _missing_postgresql(cursor: CursorWrapper) -> list[str]:
         " AND pg_function_is_visible(oid)"
     )
     bodies = dict(cursor.fetchall())
-    append_body = _append_sql().split("$body$")[1]
     absent = [name for name, body in _PG_FUNCTIONS.items() if bodies.get(name) != body]
-    if bodies.get("coppice_append") != append_body:
-        absent.append("coppice_append")
+    absent += [
+        name for name in _APPENDS if bodies.get(name) != _append_sql(name).split("$body$")[1]
+    ]
     for name, (table, _, rest, function) in _PG_TRIGGERS.items():
         if triggers.get(name) != (table, function, True, "WHEN" in rest):
             absent.append(name)

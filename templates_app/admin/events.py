@@ -197,7 +197,7 @@ def asked(term: str) -> Q | None:
     if (span := _span(term)) is not None:
         return audit.recorded(since=span[0], until=span[1])
     try:
-        return audit.mentioned("digest", provenance.parse_digest(term).text)
+        return audit.naming(provenance.parse_digest(term).text)
     except MalformedDigest:
         return audit.spoken_of(term)
 

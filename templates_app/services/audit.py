@@ -27,7 +27,7 @@ from templates_app.events import (
     SandboxRefused,
     from_json,
 )
-from templates_app.models import Event, Lease, Mention, Signature, Template
+from templates_app.models import Binding, Event, Lease, Mention, Signature, Template
 from templates_app.services import signing
 
 #: How many of the newest events are searched by what no index knows: actor, source, request id.
@@ -125,17 +125,11 @@ def floor() -> int:
 def recorded(*, since: datetime.datetime, until: datetime.datetime | None = None) -> Q:
     """Events recorded from ``since`` on and before ``until``, as a range of positions.
 
-    Positions are given out in the order of recording, so two look-ups in the index of times are
-    enough; where a clock was put back, some events beside the range come with it.
+    Positions are given out in the order of recording. Where a clock was put back over a border,
+    the events of the time that came twice may stand on either side of it; each shows its own time.
     """
-    times = Event.objects.values_list("position", flat=True)
-    first = times.filter(recorded_at__gte=since).order_by("recorded_at").first()
-    if first is None:
-        return Q(pk__in=[])
-    if until is None:
-        return Q(position__gte=first)
-    last = times.filter(recorded_at__lt=until).order_by("-recorded_at").first()
-    return Q(pk__in=[]) if last is None else Q(position__gte=first, position__lte=last)
+    where = Q(position__gte=store.first_since(since))
+    return where if until is None else where & Q(position__lt=store.first_since(until))
 
 
 def strange_types() -> list[str]:
@@ -173,9 +167,17 @@ def spoken_of(term: str) -> Q:
     return Q(position__in=positions)
 
 
-def mentioned(kind: str, key: str) -> Q:
-    """Events about the thing, by the index of mentions."""
-    return Q(position__in=Mention.objects.filter(kind=kind, key=key).values("position"))
+def naming(digest: str) -> Q:
+    """Events that name the digest, or (launches) a statement that binds it."""
+    keys = [digest, *statements_of(digest)]
+    about = Mention.objects.filter(kind="digest", key__in=keys)
+    return Q(position__in=about.values("position"))
+
+
+def statements_of(digest: str) -> list[str]:
+    """Digests of the statements that bind this digest of a tree or of a manifest."""
+    bindings = Binding.objects.filter(digest=digest)
+    return list(bindings.values_list("statement_digest", flat=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from templates_app.errors import DigestNotFound
 from templates_app.events import Imported, ImportFailed, Reloaded, SandboxCreated, SandboxRefused
 from templates_app.models import Event, Generation, Mention, Sandbox, Signature
 from templates_app.names import Digest
-from templates_app.services.audit import Entry, entry
+from templates_app.services.audit import Entry, entry, statements_of
 from templates_app.services.queries import KINDS, has_digest
 
 #: The most rows of one kind on a page of provenance.
@@ -72,6 +72,7 @@ def provenance(*, digest: Digest) -> Provenance:
     text = digest.text
     generations = tuple(Generation.objects.filter(has_digest(text)).order_by("-position")[:CAP])
     statements = {generation.statement_digest for generation in generations}
+    statements |= set(statements_of(text))  # of generations that others took the place of, too
     mentions = Mention.objects.filter(kind="digest", key__in=[text, *sorted(statements)])
     about = Event.objects.filter(position__in=mentions.values("position")).order_by("-position")
     events = tuple(entry(row) for row in about[:CAP])

@@ -63,4 +63,6 @@ def _key(row: dict[str, Any]) -> str:
             return str(row[name])
     if "key" in row:
         return f"{row['kind']}:{row['key']}@{row['position']}"
+    if "position" not in row:
+        return f"{row['digest']} in {row['statement_digest']}"
     return str(row["position"])

@@ -1,5 +1,6 @@
 """Whatever the history: the read models say what it says, and can be made from it again."""
 
+import dataclasses
 from collections import defaultdict
 
 import hypothesis.strategies as st
@@ -8,9 +9,26 @@ from hypothesis import HealthCheck, given, settings
 
 from templates_app import lifecycle, projections, store
 from templates_app.errors import CoppiceError
-from templates_app.events import Adopted, Destroyed, Finding, Reloaded, SandboxDestroyed, Signed
-from templates_app.models import Generation, Mention, Sandbox, Signature, Template
-from templates_app.services import readmodels
+from templates_app.events import (
+    Adopted,
+    Destroyed,
+    Finding,
+    Reloaded,
+    SandboxCreated,
+    SandboxDestroyed,
+    SandboxRefused,
+    Signed,
+)
+from templates_app.models import (
+    Binding,
+    Event,
+    Generation,
+    Mention,
+    Sandbox,
+    Signature,
+    Template,
+)
+from templates_app.services import audit, readmodels
 from tests import house
 
 NAMES = ("web", "db")
@@ -77,9 +95,17 @@ class History:
         )
 
     def _launch(self, name, refuse):
-        of = self.images.get((name, lifecycle.launchable(self.states[name]).number))
-        if of is None or refuse:
-            return house.refused(of or house.imported(name))
+        current = lifecycle.launchable(self.states[name])
+        of = self.images.get((name, current.number))
+        if of is None:  # a hand-made one
+            return dataclasses.replace(
+                house.refused(house.imported(name)),
+                tree_digest=current.tree_digest,
+                statement_digest=current.statement_digest,
+                manifest_digest=current.manifest_digest,
+            )
+        if refuse:
+            return house.refused(of)
         sandbox = f"{name}-{self.count}"
         self.sandboxes[name].append(sandbox)
         return house.launched(sandbox, of)
@@ -119,6 +145,14 @@ class History:
             statement=f"statement {self.count % 3}",
             statement_digest=house.digest(f"statement by hand {self.count % 3}"),
         )
+
+
+def named(event):
+    """Every digest that the event names; launches are indexed by their statement's alone."""
+    found = {key for kind, key in event.mentions() if kind == "digest"}
+    if isinstance(event, SandboxCreated | SandboxRefused):
+        found |= {event.tree_digest, event.manifest_digest} - {None}
+    return found
 
 
 def tell(steps):
@@ -166,6 +200,16 @@ def test_the_read_models_say_what_the_history_says(any_database, steps):
         running = Sandbox.objects.filter(destroyed_at=None).values_list("id", flat=True)
         assert sorted(running) == sorted(sum(history.sandboxes.values(), []))
 
+        # A digest is answered by every event that names it, also where an index says so by another.
+        about = defaultdict(list)
+        for one in events:
+            for digest in named(one.event):
+                about[digest].append(one.position)
+        for digest, positions in about.items():
+            assert [one.position for one in store.about("digest", digest)] == positions
+            naming = Event.objects.filter(audit.naming(digest)).order_by("position")
+            assert [row.position for row in naming] == positions
+
         # And from the log alone they come out the same, row by row and column by column.
         before = projections.rows()
         assert readmodels.rebuild() == len(events)
@@ -209,6 +253,12 @@ def lose_mention():
     return "Mention sandbox:web-2@2: the row is gone"
 
 
+def lose_binding():
+    Binding.objects.filter(digest=house.digest("tree web 0")).delete()
+    statement = house.imported("web", image="web 0").statement_digest
+    return f"Binding {house.digest('tree web 0')} in {statement}: the row is gone"
+
+
 def test_a_check_finds_every_row_that_was_tampered_with(any_database):
     tell([("import", "web", False), ("launch", "web", False)])
     assert readmodels.check() == (2, [])
@@ -218,6 +268,7 @@ def test_a_check_finds_every_row_that_was_tampered_with(any_database):
         invent_signature,
         lose_sandbox,
         lose_mention,
+        lose_binding,
     ):
         said = tamper()
         assert readmodels.check() == (2, [said])

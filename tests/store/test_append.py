@@ -3,13 +3,15 @@
 import dataclasses
 import datetime
 import json
+import threading
+import time
 import uuid
 
 import pytest
 from django.db import connection, transaction
 
+from templates_app import codec, projections, store
 from templates_app import events as vocabulary
-from templates_app import projections, store
 from templates_app.codec import PayloadInvalid
 from templates_app.errors import EventConflict, EventIdReused
 from templates_app.events import Meta, SandboxDestroyed
@@ -244,6 +246,46 @@ def test_a_reader_underway_sees_what_is_appended_meanwhile(any_database, monkeyp
     assert [r.position for r in reader] == [2, 3]
 
 
+def at_noon(day):
+    return datetime.datetime(2026, 1, day, 12, tzinfo=datetime.UTC)
+
+
+def test_the_first_event_since_a_moment_is_found_by_halving(any_database):
+    assert store.first_since(at_noon(1)) == 1
+    for day in (2, 4, 4, 6, 8):
+        _forge(recorded_at=f"2026-01-{day:02} 12:00:00")
+    found = {day: store.first_since(at_noon(day)) for day in range(1, 10)}
+    assert found == {1: 1, 2: 1, 3: 2, 4: 2, 5: 4, 6: 4, 7: 5, 8: 5, 9: 6}
+    _forge(recorded_at="2026-01-05 12:00:00")  # the clock was put back
+    assert store.first_since(at_noon(9)) == 7
+    assert store.first_since(at_noon(4)) == 2
+
+
+def test_who_holds_up_all_appends_can_append(postgres_url, swap_database):
+    """In whatever order locks are taken: an append that waits must not be in the holder's way."""
+    with swap_database(postgres_url):
+        waits = threading.Thread(target=_append_elsewhere)
+        with transaction.atomic():
+            store.lock()
+            waits.start()
+            while not _waiting():
+                time.sleep(0.01)
+            store.append(destroyed("holder"), meta=META)
+        waits.join()
+        assert [one.stream for one in store.read()] == ["sandbox:holder", "sandbox:waits"]
+
+
+def _append_elsewhere():
+    store.append(destroyed("waits"), meta=META)
+    connection.close()
+
+
+def _waiting():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return cursor.fetchone()[0]
+
+
 def test_it_reads_events_of_some_types(any_database):
     failed = vocabulary.ImportFailed(
         template="web",
@@ -290,8 +332,8 @@ def _forge(**columns):
         "version": store.stream_version("sandbox:s1") + 1,
         "type": "sandbox-destroyed",
         "schema": 1,
-        "data": store.canonical(destroyed().to_json()),
-        "meta": store.canonical(META.to_json()),
+        "data": codec.text(destroyed()),
+        "meta": codec.text(META),
         "recorded_at": "2026-01-02 03:04:05.000006",
         "leaf_hash": "0" * 64,
         **columns,

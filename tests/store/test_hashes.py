@@ -9,7 +9,7 @@ import rfc8785
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from templates_app import store, store_writers
+from templates_app import codec, store, store_writers
 from templates_app.events import (
     Adopted,
     Check,
@@ -119,13 +119,20 @@ def test_any_batch_round_trips(any_database, batch, meta, ids):
     st.recursive(
         st.none() | st.booleans() | numbers | texts,
         lambda inner: (
-            st.lists(inner, max_size=4)
-            | st.dictionaries(st.text(st.characters(min_codepoint=33, max_codepoint=126)), inner)
+            st.lists(inner, max_size=4).map(tuple)
+            | st.dictionaries(
+                st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1), inner
+            )
         ),
     )
 )
-def test_canonical_is_rfc_8785_for_all_that_events_may_hold(value):
-    assert store.canonical(value).encode() == rfc8785.dumps(value)
+def test_text_is_rfc_8785_for_all_that_events_may_hold(value):
+    assert codec.text(value).encode() == rfc8785.dumps(value)
+
+
+@given(events)
+def test_the_text_of_an_event_is_that_of_its_json(event):
+    assert codec.text(event).encode() == rfc8785.dumps(event.to_json())
 
 
 def test_a_whole_second_is_written_with_its_microseconds():

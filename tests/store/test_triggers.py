@@ -79,6 +79,7 @@ ALTERED = {
             " LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"
         ],
         "coppice_append": ["DROP FUNCTION coppice_append"],
+        "coppice_append_one": ["DROP FUNCTION coppice_append_one"],
     },
 }
 
