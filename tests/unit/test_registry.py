@@ -62,6 +62,15 @@ def test_a_header_that_is_no_digest_says_nothing(context, liar, said):
         assert it.head("1") is None
 
 
+@pytest.mark.parametrize(
+    ("code", "reason"), [(401, "unauthorized"), (403, "denied"), (404, "not_found")]
+)
+def test_a_head_that_is_refused(context, liar, code, reason):
+    liar.on("manifests", status(code))
+    with asked(context, liar) as it:
+        assert failed(it.head, "1").reason == reason
+
+
 @pytest.mark.parametrize("code", [400, 405, 501])
 def test_a_registry_without_head(context, liar, code):
     liar.on("manifests", status(code))
@@ -464,21 +473,25 @@ def test_a_connection_is_used_again(context, liar):
 
     def answer(it):
         ports.add(it.client_address[1])
-        it.send(200, MANIFEST)
+        it.send(200, MANIFEST if "manifests" in it.path else BLOB)
 
-    liar.on("manifests", answer)
+    liar.on("", answer)
     with asked(context, liar) as it:
         for number in range(5):
+            it.head(str(number))
             it.manifest(str(number))
+            assert whole(it) == BLOB
+            failed(it.manifest, Digest(digest_of(b"")))
     assert len(ports) == 1
 
 
-def test_a_connection_that_the_registry_ended_meanwhile(context, liar):
+def test_a_connection_that_the_registry_ended_meanwhile(context, liar, monkeypatch):
     def answer(it):
         it.send(200, MANIFEST)
         it.close_connection = True  # without saying so
 
     liar.on("manifests", answer)
+    monkeypatch.setattr(registry, "ATTEMPTS", 1)
     with asked(context, liar) as it:
         it.manifest("1")
         time.sleep(0.2)

@@ -433,6 +433,20 @@ def test_the_target_of_a_redirect_gets_an_anonymous_token(both, liar, liars, ser
     assert all("for=other" in one.query for one in service.requests)
 
 
+def test_what_another_registry_wanted_is_not_what_a_redirect_to_it_gets(context, liar, liars):
+    """It is remembered that ``other`` wants Basic; these credentials are not for it."""
+    other = liars()
+    other.on("manifests", wants(BASIC, "Basic", lambda it: it.send(200, MANIFEST)))
+    context = replace(context, insecure=(liar.host, other.host))
+    with asked(with_login(context, other.host), other) as it:
+        it.manifest("1")
+    liar.on("manifests", wants(BASIC, "Basic", to(f"http://{other.host}/v2/a/b/manifests/1")))
+    before = len(other.requests)
+    with asked(with_login(context, liar.host), liar) as it:
+        failed(it.manifest, "1")
+    assert set(other.sent("authorization")[before:]) == {""}
+
+
 def test_what_is_remembered_has_an_end(both, liar, service, monkeypatch):
     monkeypatch.setattr(tokens, "_REMEMBERED", 5)
     for number in range(12):

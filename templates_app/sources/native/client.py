@@ -8,11 +8,17 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 from templates_app.sources.native import throttle
-from templates_app.sources.native.transport import Answer, Deadline, Failure, Transport, Url
+from templates_app.sources.native.transport import (
+    MAX_ERROR,
+    Answer,
+    Deadline,
+    Failure,
+    Transport,
+    Url,
+)
 
 MAX_HOPS = 5
 ATTEMPTS = 4
-MAX_ERROR = 64 * 1024  # bytes of an error's body that are read
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PASSING = frozenset({408, 429, 500, 502, 503, 504})
@@ -61,17 +67,15 @@ class Client:
                 try:
                     answer = self._follow(method, url, deadline, headers, authorize)
                     said = throttle.retry_after(answer.header("Retry-After"))
-                    limited = answer.status == 429
-                    if limited:
+                    if answer.status == 429:
+                        # All who ask this registry wait for it, not only this attempt.
                         pause = throttle.backoff(attempt, _FIRST_LIMITED)
                         turn.limited(pause if said is None else said)
                     else:
                         turn.answered()
                     if last or answer.status not in _PASSING or (said or 0) > throttle.LONGEST:
                         return _closing(answer, then)
-                    answer.close()
-                    if limited:
-                        continue  # the throttle waits, for all who ask
+                    answer.discard()
                 except Failure as failure:
                     if last or not failure.again:
                         raise
@@ -96,7 +100,7 @@ class Client:
             answer = self._hop(method, at, deadline, headers, authorize)
             if answer.status not in _REDIRECTS:
                 return answer
-            answer.close()
+            answer.discard()
             try:
                 there = at.join(answer.header("Location"))
             except ValueError as error:
@@ -125,7 +129,7 @@ class Client:
             raise
         if secret is None:
             return answer
-        answer.close()
+        answer.discard()
         return self.transport.send(method, url, _with(headers, secret), deadline)
 
 

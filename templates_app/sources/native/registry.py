@@ -124,11 +124,11 @@ class Registry:
         """What a tag names now, as the registry says; None where it does not say (D3)."""
 
         def read(place: _Place, answer: Answer) -> Digest | None:
-            answer.close()
-            if answer.status in (400, 405, 501):
-                return None  # no HEAD here; the GET that follows has a body that says why
-            if answer.status != 200:
+            if answer.status not in (200, 400, 405, 501):
                 raise self._failure(place, answer)
+            answer.discard()
+            if answer.status != 200:
+                return None  # no HEAD here; the GET that follows has a body that says why
             try:
                 return Digest.parse(answer.header("Docker-Content-Digest"))
             except MalformedDigest:

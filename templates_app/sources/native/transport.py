@@ -16,7 +16,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +29,7 @@ from templates_app.sources.credentials import authorities, unreadable_authoritie
 
 CONNECT_SECONDS = 10.0  # to one address; also a TLS handshake
 IDLE_SECONDS = 60.0  # without a byte, in either direction
+MAX_ERROR = 64 * 1024  # bytes that are read of a body that is of no use, or an error's (D12)
 
 #: Bytes of one read. httpcore asks for 64 KiB, h11 takes any, and a large blob costs a third less.
 _PIECE = 256 * 1024
@@ -160,7 +161,14 @@ class Answer:
                 raise TooLarge("corrupt", f"{self.url}: more than {limit} bytes")
         return bytes(found)
 
+    def discard(self) -> None:
+        """Close it, and keep the connection where only a little of the body was to come."""
+        with suppress(Failure):
+            self.read(MAX_ERROR)
+        self.close()
+
     def close(self) -> None:
+        """The connection too, if the body was not read to its end."""
         self._response.close()
 
 
