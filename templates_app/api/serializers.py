@@ -33,7 +33,8 @@ class ImportRequest(s.Serializer[Any]):
         fields["from"] = s.CharField(
             max_length=1024,
             trim_whitespace=False,
-            help_text="scheme:reference, for example oci:quay.io/project/image:1.0",
+            help_text="scheme:reference, for example oci:quay.io/project/image:1.0,"
+            " or oci-archive:/srv/images/base.txz, a path of the server's host",
         )
         return fields
 

@@ -616,6 +616,65 @@ class TestBroughtOver:
             manifests.add(receipt.manifest)
         assert len(manifests) == 1 and None not in manifests
 
+    def test_an_image_as_freebsd_makes_and_publishes_it(self, context, root, tmp_path):
+        """The steps of release/scripts/make-oci-image.sh in FreeBSD's source tree."""
+        rootfs, oci = tmp_path / "rootfs", tmp_path / "oci"
+        (rootfs / "etc").mkdir(parents=True)
+        (rootfs / "etc/motd").write_text("FreeBSD")
+        (rootfs / "bin").mkdir()
+        (rootfs / "bin/sh").write_bytes(b"\x7fELF")
+        (rootfs / "bin/-sh").hardlink_to(rootfs / "bin/sh")
+        bsdtar = ("bsdtar", "--strip-components", "1", "--no-read-sparse")
+        tar = tmp_path / "rootfs.tar"
+        sh(*bsdtar, "-C", rootfs, "-cf", tar, ".")
+        diff_id = images.sha256(tar.read_bytes())
+        sh("gzip", "-f", tar)
+        blobs = {"layer": tar.with_name("rootfs.tar.gz").read_bytes()}
+        layer = images.describe(blobs["layer"], images.OCI_LAYER)
+        blobs["config"] = canonical(
+            {
+                "created": "2025-06-01T00:00:00Z",
+                "architecture": "amd64",
+                "os": "freebsd",
+                "config": {"cmd": ["/bin/sh"]},
+                "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+                "history": [{"created_by": "make-oci-image.sh"}],
+            }
+        )
+        blobs["manifest"] = canonical(
+            {
+                "schemaVersion": 2,
+                "mediaType": images.OCI_MANIFEST,
+                "config": images.describe(blobs["config"], images.OCI_CONFIG),
+                "layers": [layer],
+                "annotations": {},
+            }
+        )
+        entry = images.describe(blobs["manifest"], images.OCI_MANIFEST)
+        name = "freebsd-runtime:14.3-RELEASE-amd64"
+        entry["annotations"] = {layouts.REF_NAME: name}
+        for number, blob in enumerate(blobs.values()):
+            path = layouts.blob(oci, images.sha256(blob))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / str(number)).write_bytes(blob)
+            path.hardlink_to(tmp_path / str(number))
+        (oci / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}\n')
+        (oci / "index.json").write_bytes(canonical({"schemaVersion": 2, "manifests": [entry]}))
+        file = root / "FreeBSD-14.3-RELEASE-amd64-container-image-runtime.txz"
+        sh(*bsdtar, "-C", oci, "--xz", "-a", "-cf", file, ".")
+
+        freebsd = replace(context, platform=FREEBSD)
+        source = sources.parse(f"oci-archive:{file}", freebsd)
+        resolved = source.resolve()
+        assert resolved.canonical == f"{file.name}@{entry['digest']}"
+        named = sources.parse(f"oci-archive:{file}:{name}", freebsd).resolve()
+        assert named.digests == resolved.digests
+        into = tmp_path / "into"
+        into.mkdir()
+        source.fetch(resolved, into, lambda _: None, "0000000b")
+        assert (into / "etc/motd").read_text() == "FreeBSD"
+        assert (into / "bin/-sh").stat().st_nlink == 2
+
     def test_what_was_evicted_meanwhile_is_read_once_more(self, context, root, tmp_path):
         layouts.archive(layouts.write(root / "web", {"": an_image()}), root / "web.tar")
         source = sources.parse(f"oci-archive:{root}/web.tar", context)
