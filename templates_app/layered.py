@@ -94,15 +94,17 @@ def whole(
     states: list[State],
     sizes: Sequence[int],
     image: str,
+    create: Callable[[], None],
     fetch: Callable[[Path, States], Receipt],
     finish: Callable[[Path, Receipt], Finished],
 ) -> Whole:
     """The state ``key`` over the layers ``chain_ids``, made as far as it is not there yet.
 
     ``states`` are those of the store as just listed, ``sizes`` the layers' bytes as transferred,
-    ``image`` is a free name for an image dataset. ``fetch`` applies the layers that are missing,
-    ``finish`` does to the tree what comes after. Where somebody else makes one of these states at
-    this moment, it is waited for; after ``patience`` seconds, it is made here too.
+    ``image`` is a free name for an image dataset; ``create`` is called before it is made. ``fetch``
+    applies the layers that are missing, ``finish`` does to the tree what comes after. Where
+    somebody else makes one of these states at this moment, it is waited for; after ``patience``
+    seconds, it is made here too.
     TemplateMissing where what was begun with is removed meanwhile: then call again.
     """
     keys = [*(one.removeprefix("sha256:") for one in chain_ids), key]
@@ -113,6 +115,7 @@ def whole(
         if begin is not None and (verdict := begin.note.verdict) is not None:
             note = begin.note
             return Whole(state=begin.state, note=note, verdict=verdict, receipt=_receipt_of(note))
+        create()
         kept.make_room(sum(sizes[begin.note.number if begin else 0 :]))
         with kept.store.filling(image, begin.state if begin else None) as place:
             work = _Work(kept, keys, claims, place)
@@ -288,5 +291,8 @@ def _receipt_of(note: Note, manifest: bytes | None = None) -> Receipt:
         findings=note.findings,
         deviations=note.deviations,
         entries=note.entries,
+        fetched_bytes=0,
+        cached_bytes=0,
+        written_bytes=0,
         manifest=manifest,
     )

@@ -35,7 +35,7 @@ from templates_app.names import TemplateName
 from templates_app.sources.base import Progress, Receipt, Report, Resolved, Source, States
 from templates_app.sources.plant import described, plant_resolv_conf
 from templates_app.sources.plant import text as planted_text
-from templates_app.sources.verdict import judge
+from templates_app.sources.verdict import judge, too_new
 from templates_app.trust import statement, tree
 from templates_app.trust.amend import amend
 
@@ -170,9 +170,11 @@ def _make(job: Job) -> Made:
         states = meanwhile.submit(job.kept.store.states) if job.kept is not None else None
         with _timed(job, "resolve"):
             resolved = job.resolved = job.source.resolve()
-    with _timed(job, "create"):
-        ready.result()
-        moved_aside = _early_way(job) if strange.result() else None
+            ready.result()
+    moved_aside = None
+    if strange.result():
+        with _timed(job, "create"):
+            moved_aside = _early_way(job)
     filled = _fill(job, resolved, states.result() if states else [])
     with _timed(job, "seal"):
         moved_aside = moved_aside or _make_way(job)
@@ -197,7 +199,11 @@ def _make(job: Job) -> Made:
         statement_digest=statement.digest(text),
         deviations=filled.deviations,
         verdict=filled.verdict,
-        findings=(*filled.receipt.findings, *_verdict_findings(filled.verdict)),
+        findings=(
+            *filled.receipt.findings,
+            *too_new(resolved),
+            *_verdict_findings(filled.verdict),
+        ),
         milliseconds=job.milliseconds,
         moved_aside=moved_aside,
     )
@@ -276,6 +282,7 @@ def _by_layers(job: Job, resolved: Resolved, kept: layered.Kept, states: list[St
                 sizes=[layer.size for layer in resolved.layers],
                 # Each try has its own: what an earlier one kept stays under its name.
                 image=f"image-{job.import_id}-{secrets.token_hex(2)}",
+                create=lambda: job.enter("create"),
                 fetch=fetch,
                 finish=lambda path, receipt: _finish(job, resolved, path, receipt),
             )

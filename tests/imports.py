@@ -14,7 +14,11 @@ from tests.registries import FaultProxy, Registry
 
 
 def a_context(
-    registry: Registry | FaultProxy, state: Path, *, platform: str = "linux/amd64"
+    registry: Registry | FaultProxy,
+    state: Path,
+    *,
+    platform: str = "linux/amd64",
+    engine: str = "buildah",
 ) -> SourceContext:
     state.mkdir(exist_ok=True)
     return SourceContext(
@@ -25,7 +29,7 @@ def a_context(
         step_seconds=300,
         state_dir=state,
         limit_image_bytes=2**40,
-        engine="buildah",
+        engine=engine,
     )
 
 

@@ -41,7 +41,7 @@ class Held:
         self.row = row
         self._descriptor = descriptor
         self._path = path
-        self._written = 0.0
+        self._written = time.monotonic()  # the row is new, and says where the import begins
         self._tally = Tally()
         self._stays = False
 

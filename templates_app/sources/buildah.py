@@ -36,7 +36,6 @@ from templates_app.run import IMPORT_MARK
 from templates_app.sources import complaints, storage
 from templates_app.sources.base import LEFT_OUT, Progress, Receipt, Report, Resolved
 from templates_app.sources.programs import Programs
-from templates_app.sources.verdict import too_new
 
 logger = logging.getLogger("coppice.buildah")
 
@@ -87,7 +86,7 @@ def fetch(
         engine="buildah",
         milliseconds=work.milliseconds,
         left_out=LEFT_OUT,
-        findings=(*work.findings, *too_new(resolved)),
+        findings=tuple(work.findings),
     )
 
 

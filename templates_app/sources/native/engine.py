@@ -37,7 +37,6 @@ from templates_app.sources.native.crew import Crew
 from templates_app.sources.native.delivery import Delivery
 from templates_app.sources.native.limits import Limits
 from templates_app.sources.native.wire import Say
-from templates_app.sources.verdict import too_new
 
 logger = logging.getLogger("coppice.native")
 
@@ -231,7 +230,7 @@ class _Fetch:
                 "copy": round((now - brought) * 1000),
             },
             left_out=state.left_out,
-            findings=(*state.findings, *too_new(self.resolved)),
+            findings=state.findings,
             manifest=state.manifest,
             deviations=state.deviations,
             entries=state.entries,
