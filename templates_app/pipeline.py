@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import io
 import secrets
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,7 +20,6 @@ from templates_app.datasets.base import DatasetDriver, Snapshot, alias_name, gen
 from templates_app.datasets.layers import State
 from templates_app.errors import (
     AdoptedInTheWay,
-    CoppiceError,
     PlatformIncompatible,
     PoolBusy,
     PullFailed,
@@ -31,31 +28,20 @@ from templates_app.errors import (
     TreeRefused,
 )
 from templates_app.events import Deviation, Verdict
-from templates_app.names import TemplateName
-from templates_app.sources.base import Progress, Receipt, Report, Resolved, Source, States
+from templates_app.job import STAGES, Job, Rules
+from templates_app.sources.base import Progress, Receipt, Resolved, States
 from templates_app.sources.plant import described, plant_resolv_conf
 from templates_app.sources.plant import text as planted_text
 from templates_app.sources.verdict import judge, too_new
 from templates_app.trust import statement, tree
 from templates_app.trust.amend import amend
 
+__all__ = ["STAGES", "Job", "Made", "Rules", "run"]
+
 T = TypeVar("T")
-
-#: The stages, in order; also the words that progress and failures use.
-STAGES = ("resolve", "create", "pull", "copy", "plant", "judge", "digest", "seal", "record")
-
 
 #: How often an import begins anew when somebody removes the state that it has found.
 _ATTEMPTS = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """What the settings say about every import."""
-
-    nameserver: str
-    limit_entries: int
-    refuse_foreign: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,57 +61,6 @@ class Made:
     findings: tuple[str, ...]
     milliseconds: dict[str, int]
     moved_aside: str | None
-
-
-@dataclass(slots=True, kw_only=True)
-class Job:
-    """One import; after a failure ``stage``, ``undone`` and ``leftovers`` say what became of it."""
-
-    name: TemplateName
-    source: Source
-    import_id: str
-    generation: int
-    driver: DatasetDriver
-    rules: Rules
-    report: Report
-    kept: layered.Kept | None = None  # layer states, where the pool has them
-    made_states: bool = False
-    hand_made: bool = False  # a hand-made dataset stands where the alias goes
-    stage: str = "resolve"
-    resolved: Resolved | None = None
-    done: bool = False  # the generation is in the log
-    undecided: bool = False  # nobody could say whether it is
-    undone: list[str] = field(default_factory=list)
-    leftovers: list[str] = field(default_factory=list)
-    milliseconds: dict[str, int] = field(default_factory=dict)
-    _undo: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
-
-    @property
-    def relative(self) -> str:
-        return generation_name(self.name.text, self.generation, self.import_id)
-
-    def enter(self, stage: str) -> None:
-        self.stage = stage
-        self.report(Progress(stage=stage, unit="steps"))
-
-    def undo_with(self, what: str, inverse: Callable[[], None]) -> None:
-        self._undo.append((what, inverse))
-
-    def unwind(self, to: int = 0) -> None:
-        """Run the inverses, last first, all but the first ``to``.
-
-        One that fails is a leftover, and the rest still run.
-        """
-        while len(self._undo) > to:
-            what, inverse = self._undo.pop()
-            try:
-                inverse()
-            except CoppiceError as error:
-                self.leftovers.append(f"{what}: {error.detail}")
-            except OSError as error:
-                self.leftovers.append(f"{what}: {error.strerror or type(error).__name__}")
-            else:
-                self.undone.append(what)
 
 
 def run(job: Job, commit: Callable[[Made], T], committed: Callable[[], T | None]) -> T:
@@ -168,15 +103,15 @@ def _make(job: Job) -> Made:
         ready = meanwhile.submit(job.driver.check)
         strange = meanwhile.submit(job.driver.stranger, alias)
         states = meanwhile.submit(job.kept.store.states) if job.kept is not None else None
-        with _timed(job, "resolve"):
+        with job.timed("resolve"):
             resolved = job.resolved = job.source.resolve()
             ready.result()
     moved_aside = None
     if strange.result():
-        with _timed(job, "create"):
+        with job.timed("create"):
             moved_aside = _early_way(job)
     filled = _fill(job, resolved, states.result() if states else [])
-    with _timed(job, "seal"):
+    with job.timed("seal"):
         moved_aside = moved_aside or _make_way(job)
     job.enter("record")
     text = statement.build(
@@ -240,14 +175,14 @@ class _Filled:
 
 def _in_place(job: Job, resolved: Resolved) -> _Filled:
     """Fill the generation's own dataset."""
-    with _timed(job, "create"):
+    with job.timed("create"):
         job.undo_with(f"dataset {job.relative}", lambda: job.driver.destroy(job.relative))
         dataset = job.driver.create(job.relative)
     job.enter("pull")
-    receipt = job.source.fetch(resolved, dataset.path, _staged(job), job.import_id)
+    receipt = job.source.fetch(resolved, dataset.path, job.staged, job.import_id)
     job.milliseconds.update(receipt.milliseconds)
     finished = _finish(job, resolved, dataset.path, receipt)
-    with _timed(job, "seal"):
+    with job.timed("seal"):
         snapshot = job.driver.seal(job.relative)
     return _Filled(
         snapshot=snapshot,
@@ -265,7 +200,7 @@ def _by_layers(job: Job, resolved: Resolved, kept: layered.Kept, states: list[St
     def fetch(into: Path, states: States) -> Receipt:
         job.enter("pull")
         job.made_states = True
-        receipt = job.source.fetch(resolved, into, _staged(job), job.import_id, states)
+        receipt = job.source.fetch(resolved, into, job.staged, job.import_id, states)
         job.milliseconds.update(receipt.milliseconds)
         return receipt
 
@@ -289,7 +224,7 @@ def _by_layers(job: Job, resolved: Resolved, kept: layered.Kept, states: list[St
             # Again, for it may have been made under other rules.
             _refuse_entries(job, whole.note.entries)
             _refuse_foreign(job, whole.verdict)
-            with _timed(job, "seal"):
+            with job.timed("seal"):
                 job.undo_with(f"dataset {job.relative}", lambda: job.driver.destroy(job.relative))
                 snapshot = kept.store.generation(whole.state, job.relative)
             break
@@ -309,12 +244,12 @@ def _by_layers(job: Job, resolved: Resolved, kept: layered.Kept, states: list[St
 
 def _finish(job: Job, resolved: Resolved, path: Path, receipt: Receipt) -> layered.Finished:
     """Plant, judge and digest."""
-    with _timed(job, "plant"):
+    with job.timed("plant"):
         planted = plant_resolv_conf(path, job.rules.nameserver)
-    with _timed(job, "judge"):
+    with job.timed("judge"):
         verdict = judge(path, resolved.platform)
         _refuse_foreign(job, verdict)
-    with _timed(job, "digest"):
+    with job.timed("digest"):
         manifest = _manifest(job, path, receipt)
         tree_digest, entries = tree.digest(manifest), tree.entries(manifest)
     return layered.Finished(
@@ -411,24 +346,3 @@ def _verdict_findings(verdict: Verdict) -> tuple[str, ...]:
     if verdict.result in ("foreign", "mixed"):
         return (f"Programs will fail at exec: {verdict.reason}",)
     return ()
-
-
-def _staged(job: Job) -> Report:
-    """A report that also remembers the stage, so that a failure can name it."""
-
-    def report(progress: Progress) -> None:
-        if progress.stage not in STAGES:
-            raise ValueError(f"unknown stage {progress.stage!r}")
-        job.stage = progress.stage
-        job.report(progress)
-
-    return report
-
-
-@contextmanager
-def _timed(job: Job, stage: str) -> Iterator[None]:
-    job.enter(stage)
-    begun = time.monotonic()
-    yield
-    took = round((time.monotonic() - begun) * 1000)
-    job.milliseconds[stage] = job.milliseconds.get(stage, 0) + took
