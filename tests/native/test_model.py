@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from templates_app.errors import TreeRefused
-from templates_app.sources.native import rules
+from templates_app.sources.native import model, rules
 from templates_app.sources.native.entry import Entry, Kind
 from templates_app.sources.native.model import Tree
 from templates_app.sources.native.operations import Do, Operation
@@ -120,6 +120,16 @@ def test_a_node_takes_little_memory():
     used = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert used / tree.entries < 420
+
+
+@pytest.mark.parametrize("name", [b"d%d/x", b"./d%d/x", b"d/%d/../x%d"])
+def test_what_is_cached_is_bounded(name: bytes, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(model, "_MAX_CACHED", 10)
+    tree = Tree(LIMITS)
+    members = [file(name.replace(b"%d", b"%d" % n), uid=n) for n in range(100)]
+    operations(tree, *members)
+    assert len(tree._places) <= 11
+    assert len(tree._owners) <= 10
 
 
 # --- what the writer and the engine may rely on --------------------------------------------------

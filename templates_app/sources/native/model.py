@@ -210,9 +210,9 @@ class Tree:
         if place is None:
             directory = self._shape.reach(parts)
             place = _Place(directory, self._shape.number(directory), directory.room, names)
-            if len(self._places) >= _MAX_CACHED:
-                self._places.clear()
-            self._places[above] = place
+        if len(self._places) >= _MAX_CACHED:
+            self._places.clear()
+        self._places[above] = place
         written, _, last = entry.name.rpartition(b"/")
         if last == name:
             self._places[written] = place
