@@ -52,7 +52,6 @@ RULES = {
 MAX_ID = 2**32 - 2  # the number above is chown(2)'s "leave it as it is"
 MAX_SECONDS = 2**63 // 10**9 - 1  # of a time on either side of 1970: nanoseconds fit into 64 bits
 
-_OCTAL = re.compile(rb"\0*| *([0-7]+)[ \0]*")
 _DECIMAL = re.compile(rb"[0-9]{1,19}")
 _TIME = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?")
 _ESCAPED = re.compile(rb"%([0-9A-Fa-f]{2})")
@@ -87,10 +86,15 @@ def number(field: bytes, name: bytes, rule: str = "number") -> int:
         if field[0] not in (0x80, 0xFF):
             raise broken(rule, name)
         return int.from_bytes(field[1:]) - (256 ** (len(field) - 1) if field[0] == 0xFF else 0)
-    found = _OCTAL.fullmatch(field)
-    if found is None:
+    digits = field.rstrip(b" \0").lstrip(b" ")
+    if digits.isdigit():
+        try:
+            return int(digits, 8)
+        except ValueError:  # 8 and 9 are digits too
+            raise broken(rule, name) from None
+    if field.strip(b"\0"):
         raise broken(rule, name)
-    return int(found[1] or b"0", 8)
+    return 0
 
 
 @dataclass(slots=True)
