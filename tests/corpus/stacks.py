@@ -408,7 +408,7 @@ WHITEOUTS = [
     refused("whiteout-of-dot", [[directory(b"a")], [file(b"a/.wh..")]], "whiteout"),
     refused("whiteout-of-dot-dot", [[directory(b"a")], [file(b"a/.wh...")]], "whiteout"),
     refused("whiteout-of-no-name", [[directory(b"a")], [file(b"a/.wh.")]], "whiteout"),
-    refused("whiteout-too-long", [[file(b".wh." + LONG)]], "whiteout"),
+    refused("whiteout-too-long", [[file(b".wh." + LONG)]], "whiteout", overlay="passes over it"),
     refused("whiteout-twice", [[file(b"a")], [file(b".wh.a"), file(b"./.wh.a")]], "duplicate"),
 ]
 
@@ -603,6 +603,21 @@ LEFT_OUT = [
         "dev/",
     ),
     makes("dev-hidden", [[file(b"dev/x")], [file(b".wh.dev")]]),
+    makes("device-hidden-later", [[device(b"a"), file(b"b")], [file(b".wh.a")]], "b ="),
+    makes("device-replaced-later", [[device(b"a")], [file(b"a", b"x")]], "a =x"),
+    makes("device-made-again", [[device(b"a")], [device(b"a", b"4", 7, 1)]], "a block"),
+    makes("device-with-its-directory", [[device(b"d/a")], [file(b"d", b"x")]], "d =x"),
+    makes(
+        "device-with-two-names",
+        [[device(b"a"), hardlink(b"b", b"a", mode=0o666)], [file(b".wh.a")]],
+        "b char",
+    ),
+    makes(
+        "device-of-a-lower-layer-linked",
+        [[device(b"a")], [hardlink(b"b", b"a")], [file(b".wh.b"), hardlink(b"c", b"a")]],
+        *("a char", "c char (a)"),
+        overlay="fails: the device is in another layer",
+    ),
     refused(
         "linked-to-a-device-in-dev",
         [[device(b"dev/null"), hardlink(b"n", b"dev/null")]],

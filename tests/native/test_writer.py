@@ -228,6 +228,23 @@ def test_without_root_the_rest_is_counted_and_files_stay_usable(tmp_path):
     assert not (disk.top / "null").exists()
 
 
+def test_without_root_a_device_that_was_not_made_can_be_linked_and_replaced(tmp_path):
+    disk = Disk(tmp_path / "root", privileged=False)
+    disk.run(
+        (Do.NODE, 0, b"null", int(Kind.CHARACTER), PLAIN, 1, 3),
+        (Do.LINK, 0, b"zero", 0, b"null"),
+        (Do.REMOVE, 0, b"null", 0),
+        (Do.FILE, 0, b"null", PLAIN, 1),
+        (Do.REMOVE, 0, b"zero", 0),
+        (Do.REMOVE, 0, b"null", 0),
+        (Do.FILE, 0, b"null", PLAIN, 1),
+        contents=b"x",
+    )
+    disk.close()
+    assert disk.writer.skipped.devices == 1
+    assert [path.name for path in disk.top.iterdir()] == ["null"]
+
+
 @pytest.mark.parametrize(
     "frame",
     [

@@ -73,6 +73,7 @@ class Writer:
     _open: dict[int, _Open] = field(default_factory=dict)
     _attributed: set[int] = field(default_factory=set)  # directories that may have attributes
     _times: dict[int, int] = field(default_factory=dict)  # mtimes of kept layers' directories
+    _unmade: set[tuple[int, bytes]] = field(default_factory=set)  # names of devices, without root
     _file: int = -1  # the file whose contents are coming
     _meta: Meta = (0, 0, 0, None, (), ())
     _missing: int = 0  # bytes of it that are still to come
@@ -292,6 +293,9 @@ class Writer:
             os.utime(name, ns=(mtime, mtime), dir_fd=into.fd, follow_symlinks=False)
 
     def _link(self, parent: int, name: bytes, source_parent: int, source: bytes) -> None:
+        if (source_parent, source) in self._unmade:
+            self._unmade.add((parent, name))
+            return
         # One may close the other's descriptor to make room, so the older is looked up first.
         self._directory(source_parent)
         into = self._directory(parent)
@@ -307,6 +311,7 @@ class Writer:
             os.mkfifo(name, mode, dir_fd=into.fd)
         elif not self.privileged:
             self.skipped.devices += 1
+            self._unmade.add((parent, name))
             return
         else:
             node = _DEVICES[Kind(kind)] | mode
@@ -331,7 +336,10 @@ class Writer:
     def _remove(self, parent: int, name: bytes, number: int) -> None:
         into = self._directory(parent).fd
         if not number:
-            _unlink(into, name)
+            if (parent, name) in self._unmade:
+                self._unmade.discard((parent, name))
+            else:
+                _unlink(into, name)
             return
         # Numbers are not used twice, so no descriptor below is asked for again; none stays open.
         self._close_all(but=parent)
