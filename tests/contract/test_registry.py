@@ -17,6 +17,7 @@ from templates_app import sources
 from templates_app.errors import PullFailed, Unavailable
 from templates_app.names import Platform, Reference
 from templates_app.sources.base import SourceContext
+from templates_app.sources.native import network
 from templates_app.sources.native.registry import Registry
 from tests import registries
 from tests.registries import FaultProxy
@@ -89,14 +90,12 @@ def test_an_authority_that_nobody_knows(secure, secure_registry):
 
 def test_the_authority_of_the_environment(secure, secure_registry, monkeypatch):
     """OpenSSL's own way to say it, in a process of its own: it is read once."""
-    from templates_app.sources.native import transport
-
     monkeypatch.setenv("SSL_CERT_FILE", str(secure_registry.certificates.authority))
-    transport._tls.cache_clear()
+    network.tls.cache_clear()
     try:
         resolve(replace(secure, ca_file=None), secure_registry.host, "secure/x")
     finally:
-        transport._tls.cache_clear()
+        network.tls.cache_clear()
 
 
 def test_a_certificate_for_another_name(secure, secure_registry, names):

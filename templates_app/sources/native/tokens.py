@@ -23,7 +23,8 @@ from templates_app.sources.hosts import is_named
 from templates_app.sources.native import challenge
 from templates_app.sources.native.challenge import Challenge
 from templates_app.sources.native.client import Client
-from templates_app.sources.native.transport import Answer, Deadline, Failure, Url
+from templates_app.sources.native.network import Deadline, Failure
+from templates_app.sources.native.transport import Answer, Url
 
 logger = logging.getLogger("coppice.tokens")
 
