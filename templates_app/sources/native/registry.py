@@ -240,7 +240,11 @@ class Registry:
                     f" {self._context.step_seconds} seconds."
                 ) from None
             raise complaints.pull_failed(
-                self._reference, failure.reason, failure.private, refused=failure.refused
+                self._reference,
+                failure.reason,
+                failure.private,
+                refused=failure.refused,
+                kept_from=self._places[-1].authorizer.kept_from,
             ) from None
 
     def _failure(self, place: _Place, answer: Answer) -> Failure:
