@@ -156,7 +156,7 @@ VARIABLES = (
     ),
     Variable(
         "COPPICE_ENGINE",
-        "buildah",
+        "native",
         one_of("native", "buildah"),
         "What brings an image's files over: `native` needs no other program, `buildah` needs root.",
     ),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ def a_context(
     state: Path,
     *,
     platform: str = "linux/amd64",
-    engine: str = "buildah",
+    engine: str = "native",
 ) -> SourceContext:
     state.mkdir(exist_ok=True)
     return SourceContext(
@@ -42,11 +44,12 @@ def imported(
     name: str = "web",
     generation: int = 1,
     platform: str = "linux/amd64",
+    engine: str = "native",
     **rules: Any,
 ) -> pipeline.Made:
     """Import ``registry/rest`` as a generation of ``name``."""
     pool.check()
-    context = a_context(registry, state, platform=platform)
+    context = a_context(registry, state, platform=platform, engine=engine)
     job = pipeline.Job(
         name=TemplateName(name),
         source=OciSource.parse(f"{registry.host}/{rest}", context),
@@ -64,6 +67,19 @@ def imported(
         report=lambda progress: None,
     )
     return pipeline.run(job, lambda made: made, lambda: None)
+
+
+@contextlib.contextmanager
+def cloned(pool: DatasetDriver, made: pipeline.Made) -> Iterator[Path]:
+    """What a sandbox of it gets.
+
+    Not the read-only view: the first file without attributes that zfs-fuse is asked about there
+    has the kernel believe that the whole file system keeps none.
+    """
+    name = f"looked-at-{made.tree_digest[-12:]}"
+    clone = pool.clone(relative(pool, made), name)
+    yield clone.path
+    pool.destroy(name)
 
 
 def relative(pool: DatasetDriver, made: pipeline.Made) -> str:

@@ -44,8 +44,6 @@ FIXTURES = {
     "keys": ("signify-openbsd",),
     "browser": ("chromium",),
 }
-#: A server that has a registry imports through these.
-ENGINE = ("buildah", "rsync")
 _USED = "real program"
 
 _now: set[str] = set()  # what the running test used so far
@@ -81,8 +79,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if call.when == "call":
         names = set(getattr(item, "fixturenames", ()))
         used = _now.union(*(FIXTURES.get(name, ()) for name in names))
-        if "serve" in names and "docker-registry" in used:
-            used.update(ENGINE)
         item.user_properties += [(_USED, package) for package in {PACKAGES[one] for one in used}]
     return (yield)
 

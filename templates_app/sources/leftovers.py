@@ -66,7 +66,7 @@ def clean_all(context: SourceContext, *, alive: Set[str]) -> list[str]:
 
 def _found(programs: Programs, done: list[str]) -> set[str]:
     """Ids of the imports that have a container, a process or temporary files of this server."""
-    found = {import_id for _, import_id in _marked(programs.home)}
+    found = {import_id for _, import_id in _marked(programs.context.state_dir)}
     if programs.temporary().exists():
         found |= {path.name for path in programs.temporary().iterdir()}
     if programs.storage.exists():
@@ -95,11 +95,11 @@ def _end_processes(import_id: str) -> list[str]:
     return done + [f"process {process.pid} of import {import_id} does not end" for process in left]
 
 
-def _marked(home: Path | None) -> Iterator[tuple[psutil.Process, str]]:
-    """Processes that an import started, with its id; with ``home`` only those of that server.
+def _marked(state_dir: Path | None) -> Iterator[tuple[psutil.Process, str]]:
+    """Processes that an import started, with its id; with ``state_dir`` only those of that server.
 
     Several servers, with databases of their own, may run on one host: the mark alone says nothing
-    of whose a process is.
+    of whose a process is. What an engine starts has its home below the state directory.
     """
     for process in psutil.process_iter():
         if process.pid == os.getpid():
@@ -108,7 +108,7 @@ def _marked(home: Path | None) -> Iterator[tuple[psutil.Process, str]]:
             environ = process.environ()
         except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess, OSError):
             continue
-        ours = home is None or environ.get("HOME", "").startswith(f"{home}/")
+        ours = state_dir is None or environ.get("HOME", "").startswith(f"{state_dir}/")
         if (import_id := environ.get(IMPORT_MARK)) and ours:
             yield process, import_id
 

@@ -14,7 +14,7 @@ def test_it_lists_every_variable_with_its_meaning(shop, monkeypatch):
         assert f"{variable.name}={variable.default}  now: " in done.out
         assert variable.meaning in done.out
     assert "COPPICE_NODE=  now: jail7\n" in done.out
-    assert "COPPICE_ENGINE=buildah  now: (default)\n" in done.out
+    assert "COPPICE_ENGINE=native  now: (default)\n" in done.out
 
 
 def test_as_json_secrets_are_only_said_to_be_set(shop, monkeypatch):

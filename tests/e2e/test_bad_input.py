@@ -291,6 +291,7 @@ def test_a_missing_program(server: Server, registry: Registry, tmp_path: Path, p
     registry.push("bad/x", "1", tree())
     server.stop()
     server.installation.env["PATH"] = path_without(program, tmp_path)
+    server.installation.env["COPPICE_ENGINE"] = "buildah"
     server.start()
     answer = server.api("operator").post(
         "/templates", json={"name": "web", "from": f"oci:{registry.host}/bad/x:1"}
@@ -314,6 +315,7 @@ def test_a_killed_buildah(server: Server, registry: Registry, tmp_path: Path):
     script.chmod(0o755)
     server.stop()
     server.installation.env["PATH"] = f"{place}:{os.environ['PATH']}"
+    server.installation.env["COPPICE_ENGINE"] = "buildah"
     server.start()
     answer = server.api("operator").post(
         "/templates", json={"name": "web", "from": f"oci:{registry.host}/bad/x:1"}

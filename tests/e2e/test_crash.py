@@ -27,9 +27,18 @@ def big() -> images.Document:
     return images.image([images.layer(entries, level=1)])
 
 
+@pytest.fixture
+def engine() -> str:
+    return "native"
+
+
 @pytest.fixture(params=["zfs", "dir"])
 def server(
-    request: pytest.FixtureRequest, tmp_path: Path, registry: Registry, serve: MakeServer
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    registry: Registry,
+    serve: MakeServer,
+    engine: str,
 ) -> Server:
     pool = f"dir:{tmp_path / 'pool'}"
     if request.param == "zfs":
@@ -41,12 +50,18 @@ def server(
             database_url=request.getfixturevalue("sqlite_url"),
             COPPICE_REGISTRIES_INSECURE=registry.host,
             COPPICE_PLATFORM="linux/amd64",
+            COPPICE_ENGINE=engine,
         )
     )
 
 
-@pytest.mark.parametrize("stage", ["pull", "copy", "digest"])
-def test_a_killed_server_leaves_nothing_half_made(server: Server, registry: Registry, stage: str):
+@pytest.mark.parametrize(
+    ("engine", "stage"),
+    [("native", "pull"), ("native", "copy"), ("buildah", "copy"), ("buildah", "digest")],
+)
+def test_a_killed_server_leaves_nothing_half_made(
+    server: Server, registry: Registry, engine: str, stage: str
+):
     installation = server.installation
     digest = registry.push("crash/big", "1", big())
     source = f"oci:{registry.host}/crash/big:1"

@@ -221,7 +221,7 @@ class Reader:
         rest = self._data[self._at :]
         if any(rest[:_BLOCK]):
             raise broken("zero-block", self.name)
-        odd = rest.count(0) != len(rest)
+        odd = any(rest)
         while data := self._stream.chunk():
             odd = odd or data.count(0) != len(data)
         self._data, self._at = b"", 0
