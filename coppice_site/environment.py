@@ -17,7 +17,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 from templates_app.errors import CoppiceError
-from templates_app.names import Platform
+from templates_app.names import Platform, Reference
 
 
 class Odd(ValueError):
@@ -106,10 +106,18 @@ def mirrors(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
     for part in filter(None, (one.strip() for one in text.split(";"))):
         host, _, rest = part.partition("=")
         of, there = hosts(host), hosts(rest)
-        if len(of) != 1 or not there or of[0] in found:
+        if len(of) != 1 or not there or of[0] in found or not all(map(_is_host, of + there)):
             raise Odd("must be HOST=MIRROR[,MIRROR], separated by semicolons, each host once")
         found[of[0]] = there
     return tuple(found.items())
+
+
+def _is_host(text: str) -> bool:
+    """Whether it can stand at the front of a reference."""
+    try:
+        return Reference.parse(f"{text}/x").host == text
+    except CoppiceError:
+        return False
 
 
 def nameserver(text: str) -> str:

@@ -59,7 +59,15 @@ def test_an_unknown_variable_stops_the_start():
         ("COPPICE_REGISTRY_CA_FILE", "ca.pem"),
         *[
             ("COPPICE_REGISTRY_MIRRORS", odd)
-            for odd in ("quay.io", "quay.io=", "=m.example", "a.io,b.io=m.example", "a.io=http://m")
+            for odd in (
+                "quay.io",
+                "quay.io=",
+                "=m.example",
+                "a.io,b.io=m.example",
+                "a.io=http://m",
+                "a.io=mirror",
+            )
+            + ("a.io=m.example:0", "a.io=-m.example", "a.io=[::1", "a=m.example", "a.io=m..example")
         ],
         ("COPPICE_REGISTRY_MIRRORS", "quay.io=m.example;quay.io=n.example"),
         ("COPPICE_ENGINE", "rsync"),

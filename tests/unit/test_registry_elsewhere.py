@@ -218,6 +218,18 @@ def test_a_mirror_that_has_nothing_is_asked_again_and_a_broken_one_is_not(mirror
     assert len(mirror.requests) == 3
 
 
+def test_a_mirror_that_is_not_there(mirrored, liar, names):
+    liar.gives("manifests", MANIFEST)
+    for gone in ("gone.example", "localhost:1"):
+        known = replace(
+            mirrored, insecure=(liar.host, "localhost:1"), mirrors=((liar.host, (gone,)),)
+        )
+        with asked(known, liar) as it:
+            assert it.manifest("1").data == MANIFEST
+            assert it.manifest("1").data == MANIFEST
+    assert names.asked.count("gone.example") == 1
+
+
 def test_a_mirror_that_lies_about_a_manifest_is_passed_over(mirrored, liar, mirror):
     mirror.gives("manifests", b"{}")
     liar.gives("manifests", MANIFEST)

@@ -7,6 +7,8 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from templates_app.sources.native import throttle
 from templates_app.sources.native.throttle import Throttle, backoff, retry_after
@@ -40,6 +42,21 @@ def never():
 )
 def test_retry_after(text, seconds):
     assert retry_after(text, NOW) == seconds
+
+
+@given(
+    st.text(max_size=40)
+    | st.builds(
+        "{}, {} Nov {} {}:0:0 {}{}".format,
+        st.sampled_from(["Tue", "x"]),
+        *[st.integers(-1, 10**20)] * 3,
+        st.sampled_from(["+", "-", ""]),
+        st.integers(0, 10**20),
+    )
+)
+def test_no_text_crashes_it(text):
+    found = retry_after(text, NOW)
+    assert found is None or found >= 0
 
 
 def test_without_a_clock_given_it_is_ours():

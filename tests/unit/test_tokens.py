@@ -447,6 +447,17 @@ def test_what_another_registry_wanted_is_not_what_a_redirect_to_it_gets(context,
     assert set(other.sent("authorization")[before:]) == {""}
 
 
+def test_a_token_service_that_is_no_longer_needed(both, liar, service):
+    with asked(both, liar) as it:
+        it.manifest("1")
+    tokens._tokens.clear()
+    service.on("^/token", status(403))
+    liar.on("manifests", lambda it: it.send(200, MANIFEST))
+    with asked(both, liar) as it:
+        assert failed(it.manifest, "1").reason == "denied"
+        assert it.manifest("1").data == MANIFEST
+
+
 def test_what_is_remembered_has_an_end(both, liar, service, monkeypatch):
     monkeypatch.setattr(tokens, "_REMEMBERED", 5)
     for number in range(12):

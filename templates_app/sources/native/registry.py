@@ -14,7 +14,7 @@ from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
-from templates_app.errors import ImportTimeout, MalformedDigest, NotAnImage
+from templates_app.errors import ImportTimeout, MalformedDigest, NotAnImage, PullFailed
 from templates_app.names import Digest, Reference
 from templates_app.sources import complaints, credentials, documents, hosts
 from templates_app.sources.base import SourceContext
@@ -232,10 +232,10 @@ class Registry:
         """What a mirror fails in is asked elsewhere; what the registry fails in, is not."""
         try:
             yield
-        except Failure as failure:
+        except (Failure, PullFailed) as failure:  # PullFailed: its host has no address
             if not place.mirror:
                 raise
-            logger.info("mirror %s: %s, %s", place.url, failure.reason, failure.private)
+            logger.info("mirror %s: %s, %s", place.url, failure.reason, failure)
             if failure.reason not in ("not_found", "corrupt"):
                 self._silent.add(place.url)
 

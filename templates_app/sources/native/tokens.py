@@ -70,7 +70,14 @@ class Authorizer:
         key = (url.base, self._repository)
         if answer is None:
             known = _wanted.get(key) if url.base == self._registry.base else None
-            return None if known is None else self._meet(known, deadline, spent=None)
+            if known is None:
+                return None
+            try:
+                return self._meet(known, deadline, spent=None)
+            except BaseException:
+                # It may not be wanted any more: the next one asks the registry again.
+                _wanted.pop(key, None)
+                raise
         wanted = _choose(challenge.parse(answer.headers("WWW-Authenticate")))
         if wanted is None:
             return None
