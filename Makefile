@@ -55,8 +55,8 @@ bench: setup ## Figures, each against a peer in the same run; also in var/bench/
 		$(ZFS) $(VENV)/python -m bench.$$one; \
 	done
 
-soak: setup ## Kill writers of the log, feed readers odd bytes, for SOAK_SECONDS (600) each
-	@SOAK_SECONDS=$${SOAK_SECONDS:-600} $(VENV)/pytest tests/store/test_live_reader.py tests/native/test_fuzz.py
+soak: setup ## Kill writers of the log, feed readers odd bytes and odd layers, for SOAK_SECONDS (600) each
+	@SOAK_SECONDS=$${SOAK_SECONDS:-600} $(VENV)/pytest tests/store/test_live_reader.py tests/native/test_fuzz.py tests/native/test_model_properties.py
 
 docs: setup ## Write docs/reference/openapi.yaml anew, and hold the documentation to the code
 	@$(MANAGE) spectacular --file docs/reference/openapi.yaml

@@ -135,8 +135,9 @@ def coppice(case: str, url: str, name: str) -> Calls:
         events = [(created if case == "folding" else refused)(name, number) for number in numbers]
         # Both sides write against the version they know: the peer's by its table's primary key.
         expected = {events[0].stream(): 0 if case == "folding" else version}
-        yield lambda events=events, expected=expected: len(
-            store.append(events, meta=meta(), expected=expected)
+        told = meta()
+        yield lambda events=events, told=told, expected=expected: len(
+            store.append(events, meta=told, expected=expected)
         )
         version += len(events)
 

@@ -26,13 +26,14 @@ def run(*argv: str | Path) -> str:
 
 class Pool:
     """``dir:`` or ``zfs:``. Every tree is new and stays until the end: deleting many files makes
-    the next ones slow on some file systems, and that would be measured."""
+    the next ones slow on some file systems, and that would be measured. ZFS's disk is a file of
+    the host's, not one in another file's file system."""
 
-    def __init__(self, place: Path, kind: str) -> None:
+    def __init__(self, place: Path, host: Path, kind: str) -> None:
         self.kind = kind
         self.number = 0
         if kind == "zfs":
-            run("truncate", "-s", "24G", place / "disk")
+            run("truncate", "-s", "24G", host / "zfs")
             mountpoint = place / "zbench"
             run(
                 "zpool",
@@ -42,7 +43,7 @@ class Pool:
                 "-m",
                 mountpoint,
                 "zbench",
-                place / "disk",
+                host / "zfs",
             )
             run("zfs", "create", "zbench/jails")
             self.root = "zbench/jails"

@@ -39,7 +39,7 @@ class Event(models.Model):
     """One thing that happened. Never changed, never deleted; see docs/reference/events.md."""
 
     position = PositionField(primary_key=True)
-    event_id = models.UUIDField(unique=True)
+    event_id = models.UUIDField()  # unique: by an index, and on SQLite by its form (triggers.py)
     stream = models.CharField(max_length=100)
     version = models.PositiveIntegerField()
     type = models.CharField(max_length=40)

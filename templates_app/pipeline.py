@@ -247,7 +247,7 @@ def _finish(job: Job, resolved: Resolved, path: Path, receipt: Receipt) -> layer
     with job.timed("plant"):
         planted = plant_resolv_conf(path, job.rules.nameserver)
     with job.timed("judge"):
-        verdict = judge(path, resolved.platform)
+        verdict = judge(path, resolved.platform, receipt.manifest)
         _refuse_foreign(job, verdict)
     with job.timed("digest"):
         manifest = _manifest(job, path, receipt)

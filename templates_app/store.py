@@ -12,9 +12,7 @@ from __future__ import annotations
 import datetime
 import json
 import json.scanner
-import os
 import re
-import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -200,8 +198,15 @@ def stream_version(stream: str) -> int:
 
 def find(event_id: uuid.UUID) -> Recorded | None:
     """The event with this id, if it is in the log."""
-    key = event_id if connection.vendor == "postgresql" else event_id.hex
-    return next(iter(_select("WHERE event_id = %s", [key])), None)
+    where, parameters = writers.by_id(event_id)
+    return next(iter(_select(f"WHERE {where}", parameters)), None)
+
+
+def position_of(event_id: uuid.UUID) -> int | None:
+    """Where the event with this id is, also one that this program cannot read."""
+    where, parameters = writers.by_id(event_id)
+    rows = _rows(f"WHERE {where}", parameters)
+    return int(rows[0][0]) if rows else None
 
 
 def at(position: int) -> Recorded:
@@ -238,29 +243,23 @@ def first_since(moment: datetime.datetime) -> int:
 
 def _drafts(batch: list[DomainEvent], event_ids: Sequence[uuid.UUID] | None) -> list[writers.Draft]:
     if event_ids is None:
-        event_ids = [_new_id() for _ in batch]
-    elif len(event_ids) != len(batch) or len(set(event_ids)) != len(batch):
+        return [_draft(None, event) for event in batch]
+    if len(event_ids) != len(batch) or len(set(event_ids)) != len(batch):
         raise ValueError("each event needs one id of its own")
-    drafts = []
-    for event_id, event in zip(event_ids, batch, strict=True):
-        stream, mentions = event.stream(), sorted(event.mentions())
-        if not _STREAM.fullmatch(stream):
-            raise PayloadInvalid(f"{stream!r} is not the name of a stream")
-        for _, key in mentions:
-            if not _MENTIONED.fullmatch(key):
-                raise PayloadInvalid(f"{key!r} cannot be looked up")
-        drafts.append(writers.Draft(event_id, event, stream, encoded(event), mentions))
-    return drafts
+    for event_id in event_ids:
+        if event_id.version == 8 and find(event_id) is None:
+            raise ValueError("ids of version 8 say a position: only the store gives them")
+    return [_draft(*pair) for pair in zip(event_ids, batch, strict=True)]
 
 
-def _new_id() -> uuid.UUID:
-    """A UUID of version 7 (RFC 9562 section 5.7): milliseconds, then 74 random bits.
-
-    Ids that grow are put at the end of their index; random ones would each need another page of it.
-    """
-    millis, chance = time.time_ns() // 1_000_000, int.from_bytes(os.urandom(10), "big")
-    number = millis << 80 | 7 << 76 | (chance >> 68) << 64 | 2 << 62 | chance & (1 << 62) - 1
-    return _made(number)
+def _draft(event_id: uuid.UUID | None, event: DomainEvent) -> writers.Draft:
+    stream, mentions = event.stream(), sorted(event.mentions())
+    if not _STREAM.fullmatch(stream):
+        raise PayloadInvalid(f"{stream!r} is not the name of a stream")
+    for _, key in mentions:
+        if not _MENTIONED.fullmatch(key):
+            raise PayloadInvalid(f"{key!r} cannot be looked up")
+    return writers.Draft(event_id, event, stream, encoded(event), mentions)
 
 
 def _recorded(draft: writers.Draft, place: writers.Place, meta: Meta) -> Recorded:
@@ -269,7 +268,7 @@ def _recorded(draft: writers.Draft, place: writers.Place, meta: Meta) -> Recorde
     event = draft.event
     return _assemble(
         place.position,
-        draft.event_id,
+        place.event_id,
         draft.stream,
         place.version,
         event.type,
@@ -341,20 +340,9 @@ def _parsed(text: str) -> Json:
 
 
 def _uuid(stored: uuid.UUID | str) -> uuid.UUID:
-    return _made(int(stored, 16)) if isinstance(stored, str) else stored  # SQLite has 32 digits
-
-
-def _made(
-    number: int,
-    new: Callable[[type[uuid.UUID]], uuid.UUID] = object.__new__,
-    put: Callable[[object, str, object], None] = object.__setattr__,
-    unknown: uuid.SafeUUID = uuid.SafeUUID.unknown,
-) -> uuid.UUID:
-    """``UUID(int=number)``, which spends three quarters of its time making sure of the number."""
-    made = new(uuid.UUID)
-    put(made, "int", number)
-    put(made, "is_safe", unknown)
-    return made
+    if not isinstance(stored, str):
+        return stored
+    return writers.made_id(int(stored, 16))  # SQLite has 32 digits
 
 
 def _utc(at: str) -> datetime.datetime:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import datetime
 import hashlib
+import os
 import sqlite3
+import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
+from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from templates_app.errors import CoppiceError, EventConflict, EventIdReused
@@ -21,9 +24,9 @@ from templates_app.events import DomainEvent
 
 
 class Draft(NamedTuple):
-    """An event on its way in."""
+    """An event on its way in. It gets an id where its caller gave none."""
 
-    event_id: uuid.UUID
+    event_id: uuid.UUID | None
     event: DomainEvent
     stream: str
     data: str  # canonical JSON
@@ -34,6 +37,7 @@ class Place(NamedTuple):
     """Where a draft went, or (``known``, then only the position is told) has been already."""
 
     known: bool
+    event_id: uuid.UUID
     position: int
     version: int
     recorded_at: datetime.datetime
@@ -59,7 +63,7 @@ def write(
     # as SQLite itself. What else they do for a statement, stands here.
     with connection.wrap_database_errors:
         if connection.vendor == "sqlite":
-            return _sqlite(connection, drafts, meta, expected, given)
+            return _sqlite(connection, drafts, meta, expected)
         if len(drafts) == 1 and not given and not expected.keys() - {drafts[0].stream}:
             return _postgresql_one(connection.connection, drafts[0], meta, expected)
         return _postgresql(connection.connection, drafts, meta, expected, given)
@@ -87,8 +91,9 @@ def _postgresql_one(
     server: psycopg.Connection[Any], draft: Draft, meta: str, expected: Mapping[str, int]
 ) -> Outcome:
     stream, event, wanted = draft.stream, draft.event, expected.get(draft.stream)
+    event_id = _growing_id()
     parameters = [
-        draft.event_id.hex,
+        event_id.hex,
         event.type,
         event.schema,
         draft.data,
@@ -103,7 +108,7 @@ def _postgresql_one(
     position, version, at, leaf = row
     if position is None and wanted is not None:
         return _conflict(stream, wanted, version)
-    return [Place(False, position, version, at.astimezone(datetime.UTC), leaf)]
+    return [Place(False, event_id, position, version, at.astimezone(datetime.UTC), leaf)]
 
 
 def _postgresql(
@@ -113,6 +118,7 @@ def _postgresql(
     expected: Mapping[str, int],
     given: bool,
 ) -> Outcome:
+    ids = [draft.event_id or _growing_id() for draft in drafts]
     streams = list(dict.fromkeys([draft.stream for draft in drafts] + list(expected)))
     nth = {stream: number for number, stream in enumerate(streams, 1)}
     mentions = [
@@ -121,7 +127,7 @@ def _postgresql(
         for kind, key in draft.mentions
     ]
     parameters = [
-        _numbers([draft.event_id.hex for draft in drafts]),
+        _numbers([event_id.hex for event_id in ids]),
         _texts([draft.event.type for draft in drafts]),
         _numbers([draft.event.schema for draft in drafts]),
         _texts([draft.data for draft in drafts]),
@@ -141,19 +147,29 @@ def _postgresql(
         stream = streams[culprit - 1]
         return _conflict(stream, expected[stream], actual)
     if outcome == "reused":
-        return _reused(drafts[culprit - 1].event_id, actual)
+        return _reused(ids[culprit - 1], actual)
     at = at.astimezone(datetime.UTC)
     if not any(known):
         return [
-            Place(False, position, version, at, leaf)
-            for position, version, leaf in zip(positions, versions, leaves, strict=True)
+            Place(False, event_id, position, version, at, leaf)
+            for event_id, position, version, leaf in zip(
+                ids, positions, versions, leaves, strict=True
+            )
         ]
     return [
-        Place(True, positions[i], 0, at, "")
+        Place(True, ids[i], positions[i], 0, at, "")
         if known[i]
-        else Place(False, positions[i], versions[i], at, leaves[i])
+        else Place(False, ids[i], positions[i], versions[i], at, leaves[i])
         for i in range(len(drafts))
     ]
+
+
+def _growing_id() -> uuid.UUID:
+    """A UUID of version 7 (RFC 9562 section 5.7): milliseconds, then 74 random bits.
+
+    Ids that grow are put at the end of their index; random ones would each need another page of it.
+    """
+    return made_id(time.time_ns() // 1_000_000 << 80 | 7 << 76 | _chance())
 
 
 def _numbers(items: Iterable[object]) -> str:
@@ -168,6 +184,25 @@ def _texts(items: Sequence[str]) -> str:
     return '{"' + quoted + '"}'
 
 
+def _chance() -> int:
+    """The bits of an id that neither time nor position say: 12 after the version, 62 after 0b10."""
+    chance = int.from_bytes(os.urandom(10), "big")
+    return (chance >> 68) << 64 | 2 << 62 | chance & (1 << 62) - 1
+
+
+def made_id(
+    number: int,
+    new: Callable[[type[uuid.UUID]], uuid.UUID] = object.__new__,
+    put: Callable[[object, str, object], None] = object.__setattr__,
+    unknown: uuid.SafeUUID = uuid.SafeUUID.unknown,
+) -> uuid.UUID:
+    """``UUID(int=number)``, which spends three quarters of its time making sure of the number."""
+    made = new(uuid.UUID)
+    put(made, "int", number)
+    put(made, "is_safe", unknown)
+    return made
+
+
 # --- SQLite ------------------------------------------------------------------------------------
 
 
@@ -176,7 +211,6 @@ def _sqlite(
     drafts: Sequence[Draft],
     meta: str,
     expected: Mapping[str, int],
-    given: bool,
 ) -> Outcome:
     """In the caller's transaction, or, outside any, in one of its own.
 
@@ -185,12 +219,12 @@ def _sqlite(
     database: sqlite3.Connection = connection.connection
     cursor = database.cursor()
     if connection.in_atomic_block:
-        return _sqlite_append(cursor, drafts, meta, expected, given)
+        return _sqlite_append(cursor, drafts, meta, expected)
     if not connection.get_autocommit():
         raise RuntimeError("an append needs a transaction of its own, or an atomic block")
     cursor.execute("BEGIN IMMEDIATE")
     try:
-        outcome = _sqlite_append(cursor, drafts, meta, expected, given)
+        outcome = _sqlite_append(cursor, drafts, meta, expected)
         cursor.execute("COMMIT")
     finally:  # after an error, or a COMMIT that failed
         if database.in_transaction:
@@ -198,24 +232,46 @@ def _sqlite(
     return outcome
 
 
+def telling_id(position: int) -> uuid.UUID:
+    """An id that says where its event is: a UUID of version 8 that begins with the position.
+
+    So it is unique and found without an index, which each append would have to write.
+    """
+    return made_id(position << 80 | 8 << 76 | _chance())
+
+
+def by_id(event_id: uuid.UUID) -> tuple[str, list[object]]:
+    """The condition for the one row with this id, and its parameters (``%s``)."""
+    if connection.vendor == "postgresql":
+        return "event_id = %s", [event_id]
+    if event_id.version == 8:
+        return "position = %s AND event_id = %s", [event_id.int >> 80, event_id.hex]
+    # What the index of all other ids says of itself, or SQLite would not take it.
+    return "event_id = %s AND substr(event_id, 13, 1) <> '8'", [event_id.hex]
+
+
 def _sqlite_append(
     cursor: sqlite3.Cursor,
     drafts: Sequence[Draft],
     meta: str,
     expected: Mapping[str, int],
-    given: bool,
 ) -> Outcome:
-    known: dict[uuid.UUID, Place] = {}
-    for draft in drafts if given else ():
+    known: dict[uuid.UUID | None, Place] = {}
+    for draft in drafts:
+        if draft.event_id is None:
+            continue
+        where, parameters = by_id(draft.event_id)
         row = cursor.execute(
-            "SELECT position, stream, type, schema, data FROM templates_app_event"
-            " WHERE event_id = ?",
-            [draft.event_id.hex],
+            "SELECT position, stream, type, schema, data FROM templates_app_event"  # noqa: S608
+            f" WHERE {where.replace('%s', '?')}",
+            parameters,
         ).fetchone()
         if row is not None:
             if row[1:] != (draft.stream, draft.event.type, draft.event.schema, draft.data):
                 return _reused(draft.event_id, row[0])
-            known[draft.event_id] = Place(True, row[0], 0, datetime.datetime.min, "")
+            known[draft.event_id] = Place(
+                True, draft.event_id, row[0], 0, datetime.datetime.min, ""
+            )
     fresh = [draft for draft in drafts if draft.event_id not in known] if known else drafts
     if not fresh:
         return [known[draft.event_id] for draft in drafts]
@@ -239,9 +295,10 @@ def _sqlite_append(
         event, stream = draft.event, draft.stream
         version = versions[stream] = versions[stream] + 1
         leaf = leaf_hash(draft, meta, position, version, stamp)
-        places.append(Place(False, position, version, now, leaf))
+        event_id = draft.event_id or telling_id(position)
+        places.append(Place(False, event_id, position, version, now, leaf))
         rows.append(
-            (position, draft.event_id.hex, stream, version, event.type, event.schema)
+            (position, event_id.hex, stream, version, event.type, event.schema)
             + (draft.data, meta, stored, leaf)
         )
         mentions += [(kind, key, position) for kind, key in draft.mentions]

@@ -1,4 +1,4 @@
-"""What makes the log append-only for everybody: triggers, and PostgreSQL's append function.
+"""What makes the log append-only for everybody: triggers, an index, PostgreSQL's append functions.
 
 The statements here are idempotent. The migration runs them, and so does a ``post_migrate`` receiver
 (apps.py): any AddField or AlterField makes SQLite copy the table, which drops its triggers.
@@ -16,6 +16,10 @@ from django.db.migrations.loader import MigrationLoader
 EVENT, HEAD = "templates_app_event", "templates_app_loghead"
 
 _SQLITE: dict[str, str] = {
+    # Ids of version 8 begin with their position, which the insert trigger holds; so they need none.
+    "coppice_event_id": """\
+CREATE UNIQUE INDEX coppice_event_id ON templates_app_event (event_id)
+WHERE substr(event_id, 13, 1) <> '8'""",
     "coppice_event_update": """\
 CREATE TRIGGER coppice_event_update BEFORE UPDATE ON templates_app_event
 BEGIN SELECT RAISE(ABORT, 'the log is append-only: events are never changed or deleted'); END""",
@@ -28,7 +32,12 @@ BEGIN SELECT RAISE(ABORT, 'the log is append-only: events are never changed or d
     "coppice_event_insert": """\
 CREATE TRIGGER coppice_event_insert BEFORE INSERT ON templates_app_event
 WHEN NEW.position IS NOT (SELECT coalesce(max(position), 0) + 1 FROM templates_app_event)
-  OR EXISTS (SELECT 1 FROM templates_app_event WHERE event_id = NEW.event_id)
+  OR CASE substr(NEW.event_id, 13, 1)
+    WHEN '8' THEN substr(NEW.event_id, 1, 12) <> printf('%012x', NEW.position)
+    ELSE EXISTS (
+      SELECT 1 FROM templates_app_event
+      WHERE event_id = NEW.event_id AND substr(event_id, 13, 1) <> '8')
+    END
   OR EXISTS (
     SELECT 1 FROM templates_app_event WHERE stream = NEW.stream AND version >= NEW.version)
 BEGIN SELECT RAISE(ABORT, 'the log is append-only: positions go on from the last one'); END""",
@@ -142,15 +151,15 @@ def remove(connection: BaseDatabaseWrapper) -> None:
                 cursor.execute(f"DROP FUNCTION IF EXISTS {name}")
         else:
             for name in _SQLITE:
-                cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
+                cursor.execute(_drop(name))
 
 
 def missing(connection: BaseDatabaseWrapper) -> list[str]:
-    """Names of triggers and functions that are absent, disabled or not as they should be."""
+    """Names of what is absent, disabled or not as it should be."""
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
             return _missing_postgresql(cursor)
-        cursor.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
+        cursor.execute("SELECT name, sql FROM sqlite_master WHERE type IN ('trigger', 'index')")
         present = dict(cursor.fetchall())
     return [name for name, sql in _SQLITE.items() if present.get(name) != sql]
 
@@ -172,8 +181,14 @@ def pending(connection: BaseDatabaseWrapper) -> bool:
 def _install_sqlite(connection: BaseDatabaseWrapper) -> None:
     with connection.cursor() as cursor:
         for name in missing(connection):
-            cursor.execute(f"DROP TRIGGER IF EXISTS {name}")
+            cursor.execute(_drop(name))
             cursor.execute(_SQLITE[name])
+
+
+def _drop(name: str) -> str:
+    """SQLite's statement that takes this trigger or index away."""
+    kind = "INDEX" if "INDEX" in _SQLITE[name] else "TRIGGER"
+    return f"DROP {kind} IF EXISTS {name}"
 
 
 def _install_postgresql(connection: BaseDatabaseWrapper) -> None:

@@ -162,19 +162,23 @@ class ZfsDriver:
         full, wanted = self.full_name(alias), f"{self.full_name(relative)}@{BASE}"
         # Recovery, reload and an import may come to the same alias at the same moment.
         with self._locks.held(alias, patience=self._seconds):
-            found = self._aliases(full, wanted)
-            if wanted not in found:
-                self._pool.assert_there()
-                raise TemplateMissing(f"There is no snapshot {wanted}.")
-            if (old := found.get(full)) is not None:
-                if old.origin == wanted and f"{full}@{BASE}" in found:
-                    return
-                if not old.ours:
-                    raise AdoptedInTheWay(f"The dataset {full} was not made by Coppice.")
-                self._remove_alias(alias, alone=set(found) == {full, f"{full}@{BASE}", wanted})
             # canmount=off, so that version 23 does not mount it; then noauto, for operators.
-            settings = options("canmount=off", f"{ALIAS_MARK}={relative}")
-            zfs("clone", *settings, "--", wanted, full)
+            clone = ("clone", *options("canmount=off", f"{ALIAS_MARK}={relative}"), "--")
+            # Tried before anything is looked at: a new template has no alias yet.
+            out = zfs(*clone, wanted, full, expect={Kind.EXISTS, Kind.ABSENT})
+            if out.kind is Kind.ABSENT:
+                raise self._source_missing(relative, out)
+            if out.kind is Kind.EXISTS:
+                found = self._aliases(full, wanted)
+                if wanted not in found:
+                    raise self._source_missing(relative, out)
+                if (old := found.get(full)) is not None:
+                    if old.origin == wanted and f"{full}@{BASE}" in found:
+                        return
+                    if not old.ours:
+                        raise AdoptedInTheWay(f"The dataset {full} was not made by Coppice.")
+                    self._remove_alias(alias, alone=set(found) == {full, f"{full}@{BASE}", wanted})
+                zfs(*clone, wanted, full)
             # Both at once: each waits for the pool to write, and can wait for the same write.
             with ThreadPoolExecutor(1) as other:
                 noauto = other.submit(zfs, "set", "canmount=noauto", full)

@@ -161,9 +161,8 @@ def spoken_of(term: str) -> Q:
         newest = rows.order_by("-position").values_list("position", flat=True)
         positions.update(newest[:FOUND])
     with contextlib.suppress(ValueError):  # it may be no event's id
-        positions.update(
-            Event.objects.filter(event_id=uuid.UUID(term)).values_list("position", flat=True)
-        )
+        if (position := store.position_of(uuid.UUID(term))) is not None:
+            positions.add(position)
     return Q(position__in=positions)
 
 

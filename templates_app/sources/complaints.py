@@ -85,13 +85,25 @@ def error(result: Result, reference: Reference, auth_file: Path | None = None) -
 
 
 def pull_failed(
-    reference: Reference, reason: str, private: str = "", *, refused: bool = False
+    reference: Reference,
+    reason: str,
+    private: str = "",
+    *,
+    refused: bool = False,
+    kept_from: str = "",
 ) -> PullFailed:
-    """``refused``: credentials were sent, and not taken."""
-    said = PULL_REASONS[reason]
-    if reason == "unauthorized" and refused:
+    """For ``unauthorized``: whether credentials were ``refused``, or ``kept_from`` a host."""
+    said, hint = PULL_REASONS[reason], ""
+    if reason == "unauthorized" and kept_from:
+        said = (
+            f"Its credentials were not sent: its token service is {kept_from}, of another domain."
+        )
+        hint = "Name the token service in COPPICE_REGISTRIES_ALLOWED if it belongs to the registry."
+    elif reason == "unauthorized" and refused:
         said = "The registry refuses the credentials that COPPICE_REGISTRY_AUTH_FILE has for it."
-    return PullFailed(f"{reference.canonical}: {said}", reason=reason, private=private)
+    return PullFailed(
+        f"{reference.canonical}: {said}", reason=reason, hint=hint or None, private=private
+    )
 
 
 def storage_error(said: str, private: str) -> CoppiceError | None:

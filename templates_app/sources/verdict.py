@@ -16,7 +16,7 @@ import stat
 import struct
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from elftools.elf.elffile import ELFFile
 from templates_app.events import Verdict
 from templates_app.names import Platform
 from templates_app.sources.base import Resolved
+from templates_app.trust import mtree
 
 #: Where a system keeps its programs; the image's own root last.
 _PLACES = (
@@ -48,11 +49,14 @@ _PLACES = (
     "usr/local/lib",
     "",
 )
+_LOOKED_INTO = frozenset(place.encode() for place in _PLACES)
 _MAX_ENTRIES = 4096  # of one directory that are looked at
 _MAX_PROGRAMS = 64  # of one directory that are judged: a system's are all of one kind
 _MAX_WALKED = 512  # directories, where no usual place has a program
+_MAX_OPENED = 4096  # files in those
 _MAX_SEGMENTS = 64
 _MAX_READ = 4096  # bytes of an interpreter's name, or of a segment of notes
+_FILE = re.compile(rb"^\./(\S+) type=file mode=([0-7]+) ", re.MULTILINE)  # of a manifest
 
 #: ELF OSABI byte -> GOOS (gABI, "ELF identification"). 0 says nothing: most Linux programs have it.
 _OSABI = {"ELFOSABI_LINUX": "linux", "ELFOSABI_FREEBSD": "freebsd", "ELFOSABI_NETBSD": "netbsd"}
@@ -90,8 +94,11 @@ class _Found:
     unreadable: int = 0
 
 
-def judge(root: Path, platform: Platform) -> Verdict:
+def judge(root: Path, platform: Platform, manifest: bytes | None = None) -> Verdict:
     """The verdict on the tree below ``root`` for ``platform`` (the image config's).
+
+    ``manifest`` is the tree's, where there is one already: it says where programs may be if they
+    are in no usual place, which else takes a walk through everything.
 
     ``native``: every program that was looked at fits. ``foreign``: none does. ``mixed``: some do.
     ``none``: there is no program. ``unknown/ARCH`` stands for a program that does not say whose it
@@ -103,7 +110,7 @@ def judge(root: Path, platform: Platform) -> Verdict:
             for place in _PLACES:
                 _look_into(top, place, found)
             if not found.abis:
-                _walk(top, found)
+                _elsewhere(top, _walk(top) if manifest is None else _listed(manifest), found)
     fitting = sum(count for abi, count in found.abis.items() if _fits(abi, platform))
     total = found.abis.total()
     result = "none" if not total else "native" if fitting == total else "mixed"
@@ -146,7 +153,7 @@ def _fits(abi: str, platform: Platform) -> bool:
 
 
 @contextmanager
-def _directory(path: str | Path, above: int | None = None) -> Iterator[int | None]:
+def _directory(path: bytes | str | Path, above: int | None = None) -> Iterator[int | None]:
     """A descriptor, without following a symlink; None where there is no directory."""
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -180,27 +187,69 @@ def _judge_files(directory: int, found: _Found) -> None:
         judged += _judge_file(directory, name, found)
 
 
-def _names(directory: int) -> list[str]:
+def _names(directory: int) -> list[bytes]:
     with os.scandir(directory) as entries:
-        return sorted(entry.name for entry, _ in zip(entries, range(_MAX_ENTRIES), strict=False))
+        few = zip(entries, range(_MAX_ENTRIES), strict=False)
+        return sorted(os.fsencode(entry.name) for entry, _ in few)
 
 
-def _walk(top: int, found: _Found) -> None:
-    """Look everywhere, breadth first and not for ever: an image may be one program in /app."""
+# An image may be one program in /app. So where the usual places have none, all directories are
+# looked into, breadth first and not for ever; of their files only those that may be executed, for
+# there may be a million others.
+
+_Directory = tuple[list[bytes], Iterable[bytes]]  # its path, and names that are in it
+
+
+def _elsewhere(top: int, directories: Iterable[_Directory], found: _Found) -> None:
+    opened = 0
+    for path, names in directories:
+        if b"/".join(path) in _LOOKED_INTO:
+            continue
+        judged = 0
+        with _descend(top, path) as inside:
+            for name in names:
+                if inside is None or judged >= _MAX_PROGRAMS or opened >= _MAX_OPENED:
+                    break
+                if _may_run(inside, name):
+                    opened += 1
+                    judged += _judge_file(inside, name, found)
+        if found.abis or opened >= _MAX_OPENED:
+            return
+
+
+def _walk(top: int) -> Iterator[_Directory]:
     paths = [[name] for name in _names(top)]
     for _ in range(_MAX_WALKED):
-        if not paths or found.abis:
+        if not paths:
             return
         path = paths.pop(0)
         with _descend(top, path) as inside:
-            if inside is not None:
-                if "/".join(path) not in _PLACES:  # those were looked into before
-                    _judge_files(inside, found)
-                paths += [[*path, name] for name in _names(inside)][: _MAX_WALKED - len(paths)]
+            names = _names(inside) if inside is not None else []
+        if names:
+            yield path, names
+            paths += [[*path, name] for name in names][: _MAX_WALKED - len(paths)]
+
+
+def _listed(manifest: bytes) -> list[_Directory]:
+    directories: dict[bytes, list[bytes]] = {}
+    for line in _FILE.finditer(manifest):
+        if int(line[2], 8) & 0o111:
+            path, _, name = mtree.unescape(line[1]).rpartition(b"/")
+            directories.setdefault(path, []).append(name)
+    paths = sorted((path.split(b"/") for path in directories if path), key=lambda p: (len(p), p))
+    return [(path, directories[b"/".join(path)]) for path in paths[:_MAX_WALKED]]
+
+
+def _may_run(directory: int, name: bytes) -> bool:
+    try:
+        mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+    except OSError:
+        return False
+    return stat.S_ISREG(mode) and bool(mode & 0o111)
 
 
 @contextmanager
-def _descend(top: int, path: list[str]) -> Iterator[int | None]:
+def _descend(top: int, path: list[bytes]) -> Iterator[int | None]:
     with _directory(path[0], top) as inside:
         if inside is None or len(path) == 1:
             yield inside
@@ -209,7 +258,7 @@ def _descend(top: int, path: list[str]) -> Iterator[int | None]:
                 yield below
 
 
-def _judge_file(directory: int, name: str, found: _Found) -> bool:
+def _judge_file(directory: int, name: bytes, found: _Found) -> bool:
     """Count the file's ABI; whether it is a program or library at all."""
     # O_NONBLOCK: opening a fifo would wait for a writer for ever.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC

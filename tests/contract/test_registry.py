@@ -1,4 +1,4 @@
-"""The registry client with real registries: an own authority, passwords, tokens; for both ways in.
+"""The registry client with real registries: an own authority, passwords, tokens; both engines.
 
 What a registry may do wrong is in tests/unit/test_registry.py.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,12 +18,26 @@ from templates_app import sources
 from templates_app.errors import PullFailed, Unavailable
 from templates_app.names import Platform, Reference
 from templates_app.sources.base import SourceContext
+from templates_app.sources.native import network
 from templates_app.sources.native.registry import Registry
 from tests import registries
 from tests.registries import FaultProxy
 
 LAYER = images.layer([images.directory("etc"), images.file("etc/motd", "one")])
 IMAGE = images.image([LAYER])
+
+
+@pytest.fixture(params=["native", "buildah"])
+def engine(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def fetch(source, into: Path, engine: str) -> str:
+    """The image's motd, when it was fetched."""
+    into.mkdir()
+    receipt = source.fetch(source.resolve(), into, lambda _: None, f"{os.getpid():08x}")
+    assert receipt.engine == engine
+    return (into / "etc/motd").read_text()
 
 
 @pytest.fixture
@@ -75,11 +90,10 @@ def test_an_own_authority_and_a_password(secure, secure_registry):
     assert layer(secure, secure_registry.host, "secure/x") == LAYER.blob
 
 
-def test_buildah_believes_the_same_authority(secure, secure_registry, tmp_path):
-    source = sources.parse(f"oci:{secure_registry.host}/secure/x:1", secure)
-    (tmp_path / "into").mkdir()
-    source.fetch(source.resolve(), tmp_path / "into", lambda _: None, "0a0b0c0d")
-    assert (tmp_path / "into/etc/motd").read_text() == "one"
+def test_both_engines_believe_the_same_authority(secure, secure_registry, tmp_path, engine):
+    known = replace(secure, engine=engine)
+    source = sources.parse(f"oci:{secure_registry.host}/secure/x:1", known)
+    assert fetch(source, tmp_path / "into", engine) == "one"
 
 
 def test_an_authority_that_nobody_knows(secure, secure_registry):
@@ -89,14 +103,12 @@ def test_an_authority_that_nobody_knows(secure, secure_registry):
 
 def test_the_authority_of_the_environment(secure, secure_registry, monkeypatch):
     """OpenSSL's own way to say it, in a process of its own: it is read once."""
-    from templates_app.sources.native import transport
-
     monkeypatch.setenv("SSL_CERT_FILE", str(secure_registry.certificates.authority))
-    transport._tls.cache_clear()
+    network.tls.cache_clear()
     try:
         resolve(replace(secure, ca_file=None), secure_registry.host, "secure/x")
     finally:
-        transport._tls.cache_clear()
+        network.tls.cache_clear()
 
 
 def test_a_certificate_for_another_name(secure, secure_registry, names):
@@ -174,12 +186,10 @@ def test_a_token_service_that_refuses(by_token, token_registry, tmp_path):
     assert word == "unauthorized" and "refuses the credentials" in said
 
 
-def test_buildah_knows_the_way_too(by_token, token_registry, tmp_path):
-    known = login(by_token, tmp_path, token_registry.host)
+def test_both_engines_know_the_way(by_token, token_registry, tmp_path, engine):
+    known = replace(login(by_token, tmp_path, token_registry.host), engine=engine)
     source = sources.parse(f"oci:{token_registry.host}/closed/x:1", known)
-    (tmp_path / "into").mkdir()
-    source.fetch(source.resolve(), tmp_path / "into", lambda _: None, "0a0b0c0e")
-    assert (tmp_path / "into/etc/motd").read_text() == "one"
+    assert fetch(source, tmp_path / "into", engine) == "one"
 
 
 # --- what an import asks for ---------------------------------------------------------------------
@@ -217,15 +227,17 @@ def test_a_tag_that_moved_is_asked_for_again(context, registry, faults: FaultPro
 # --- mirrors -------------------------------------------------------------------------------------
 
 
-def test_a_mirror_serves_both_ways_in(context, registry, faults: FaultProxy, tmp_path):
+def test_a_mirror_serves_both_engines(context, registry, faults: FaultProxy, tmp_path, engine):
     """The registry itself is not even there."""
     registry.push("mirrored/x", "1", IMAGE)
     host = "localhost:1"
-    known = replace(context, insecure=(faults.host, host), mirrors=((host, (faults.host,)),))
+    known = replace(
+        context,
+        insecure=(faults.host, host),
+        mirrors=((host, (faults.host,)),),
+        engine=engine,
+    )
     source = sources.parse(f"oci:{host}/mirrored/x:1", known)
-    resolved = source.resolve()
-    assert resolved.canonical == f"{host}/mirrored/x:1"
+    assert source.resolve().canonical == f"{host}/mirrored/x:1"
     assert [path for _, path in faults.requests if not path.endswith(f"?ns={host}")] == []
-    (tmp_path / "into").mkdir()
-    source.fetch(resolved, tmp_path / "into", lambda _: None, "0a0b0c0f")
-    assert (tmp_path / "into/etc/motd").read_text() == "one"
+    assert fetch(source, tmp_path / "into", engine) == "one"

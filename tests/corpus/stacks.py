@@ -40,12 +40,19 @@ def makes(
     return Stack(name, tuple(map(tuple, layers)), tree, finding=finding, overlay=overlay)
 
 
+def and_above(path: bytes) -> list[str]:
+    """The lines of a directory and of all above it."""
+    parts = path.decode().split("/")
+    return ["/".join(parts[:length]) + "/" for length in range(1, len(parts) + 1)]
+
+
 def refused(name: str, layers: list[list[Member]], rule: str, overlay: str = "") -> Stack:
     return Stack(name, tuple(map(tuple, layers)), rule=rule, overlay=overlay)
 
 
 LONG = b"n" * 255
 DEEP = b"/".join([b"d"] * 254)
+LONGEST = b"/".join([b"p" * 255] * 15 + [b"q" * 100, b"r" * 155])  # 4096 bytes
 XATTR = ((b"user.note", b"1"),)
 
 # --- names: `..`, absolute, odd (CVE-2014-9356, CVE-2007-4559; L23) ------------------------------
@@ -59,6 +66,9 @@ NAMES = [
     makes("dot-names", [[file(b"...", b"x"), file(b"..a", b"y")]], "... =x", "..a =y"),
     makes("backslashes", [[file(b"..\\..\\a", b"x")]], "..\\134..\\134a =x"),
     makes("options", [[file(b"-rf", b"x"), directory(b"--/")]], "--/", "-rf =x"),
+    makes("longest-path", [[directory(LONGEST)]], *and_above(LONGEST), overlay="fails: too long"),
+    makes("deepest", [[directory(DEEP + b"/d")]], *and_above(DEEP + b"/d")),
+    makes("deepest-replaced", [[directory(DEEP + b"/d")], [file(b"d", b"x")]], "d =x"),
     makes("longest-name", [[file(LONG, b"x")]], f"{LONG.decode()} =x"),
     refused(
         "dot-dot-last", [[directory(b"a"), directory(b"a/..")]], "name-dots", overlay="makes a"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -354,6 +355,63 @@ class TestSeveralAtOnce:
             fcntl.flock(held, fcntl.LOCK_EX)
             with pytest.raises(ImportTimeout):
                 fetch(BlobCache(cache.home, 2**30, 0.1), digest_of(DATA), len(DATA), Server())
+
+
+#: Fetches, takes, evicts, sweeps and reads without end; a wrong byte ends it with a message.
+RESTLESS = """
+import random, sys
+from pathlib import Path
+from templates_app.names import Digest
+from templates_app.sources.documents import sha256
+from templates_app.sources.native.cache import BlobCache
+from templates_app.sources.native.incoming import fetch, take
+cache = BlobCache(Path(sys.argv[1]), 2_000_000, 30)
+def part(data, offset):
+    for at in range(offset, len(data), 50_000):
+        yield data[at : at + 50_000]
+print("begun", flush=True)
+while True:
+    data = bytes([random.randrange(6)]) * 900_000
+    if random.random() < 0.3:
+        digest = take(cache, len(data), part(data, 0))
+    else:
+        digest = sha256(data)
+        with fetch(cache, digest, len(data), lambda offset: part(data, offset)) as file:
+            assert file.read() == data, "wrong bytes"
+    cache.sweep()
+    if random.random() < 0.3:
+        cache.evict(down_to=random.randrange(3_000_000))
+"""
+
+
+class TestKills:
+    def test_whenever_processes_are_killed_what_has_a_name_is_whole(self, cache):
+        dice = random.Random(7)
+        running: list[subprocess.Popen[bytes]] = []
+        try:
+            for _ in range(12):
+                argv = [sys.executable, "-c", RESTLESS, str(cache.home)]
+                running.append(subprocess.Popen(argv, stdout=subprocess.PIPE))
+                assert running[-1].stdout is not None
+                assert running[-1].stdout.readline() == b"begun\n"
+                time.sleep(dice.uniform(0.01, 0.3))
+                if len(running) > 2:
+                    doomed = running[0]
+                    assert doomed.poll() is None  # it met nothing that it did not expect
+                    doomed.kill()
+                    running.pop(0).communicate()
+        finally:
+            for one in running:
+                one.kill()
+                one.communicate()
+        cache.sweep()
+        assert list(cache.nameless.iterdir()) == []
+        whole = [one for one in cache.listing() if not one.partial]
+        assert whole
+        assert [one for one in whole if cache.rotten(one.digest)] == []
+        data = bytes(900_000)
+        with fetch(cache, digest_of(data), len(data), Server(data)) as file:
+            assert file.read() == data
 
 
 class TestSpace:

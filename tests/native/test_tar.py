@@ -274,6 +274,16 @@ def test_memory_does_not_grow_with_the_archive():
     tracemalloc.stop()
 
 
+def test_extended_headers_at_their_limits_cost_little_memory():
+    attributes = [(b"SCHILY.xattr.user.%d" % n, b"x" * 240) for n in range(250)]
+    most = pax(*attributes, (b"comment", b"c" * (2**20 - 80_000)))
+    data = (most + file()) * 5 + END
+    tracemalloc.start()
+    assert [len(entry.xattrs) for entry in tar.Reader(Plain(data), LIMITS)] == [250] * 5
+    assert tracemalloc.get_traced_memory()[1] < 8 << 20  # of which the archive is 5
+    tracemalloc.stop()
+
+
 def test_a_refusal_names_the_entry_in_a_way_that_can_be_shown():
     with pytest.raises(TreeRefused) as refused:
         read(FILE + header(b"\x1b[2J\n\xff" + b"n" * 90, b"Z"))

@@ -11,10 +11,14 @@ import pytest
 
 from templates_app.sources.native import wire
 from templates_app.sources.native.entry import Kind
+from templates_app.sources.native.model import Tree
 from templates_app.sources.native.operations import Do
 from templates_app.sources.native.writer import MAX_OPEN, Writer
 from templates_app.trust import attributes
-from tests.unit.trees import CAPABILITY
+from tests.corpus.stacks import STACKS, Stack
+from tests.native.applied import entry
+from tests.native.archives import LIMITS
+from tests.unit.trees import CAPABILITY, scan
 
 DAY = 86400 * 10**9
 PLAIN = (0o644, 0, 0, DAY, (), ())
@@ -243,6 +247,25 @@ def test_without_root_a_device_that_was_not_made_can_be_linked_and_replaced(tmp_
     disk.close()
     assert disk.writer.skipped.devices == 1
     assert [path.name for path in disk.top.iterdir()] == ["null"]
+
+
+@pytest.mark.parametrize("stack", [one for one in STACKS if not one.rule], ids=lambda one: one.name)
+def test_without_root_all_is_there_but_devices(stack: Stack, tmp_path):
+    disk = Disk(tmp_path / "root", privileged=False)
+    tree = Tree(LIMITS, ("/dev/*", "/proc/*"))
+    for layer in stack.layers:
+        tree.begin()
+        for member in layer:
+            for operation in (operations := tree.add(entry(member))):
+                disk.run(operation, contents=member.content)
+            if operations and operations[-1][0] == Do.FILE:
+                tree.content("0" * 64)
+        disk.run(*tree.end())
+    disk.close()
+    there = [line.split()[0] for line in scan(disk.top)[1].splitlines() if line[:1] != b"#"]
+    manifest = b"".join(tree.manifest()).splitlines()
+    kinds = [line.split()[:2] for line in manifest if line[:1] != b"#"]
+    assert there == [path for path, kind in kinds if kind not in (b"type=char", b"type=block")]
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,34 @@ def test_ids_must_be_one_for_each_event(any_database):
     assert store.size() == 0
 
 
+def test_an_event_is_found_by_its_id_whoever_gave_it(any_database):
+    given = uuid.uuid4()
+    store.append(destroyed("a"), meta=META)
+    [theirs] = store.append(destroyed("b"), meta=META, event_ids=[given])
+    [ours] = store.append(destroyed("c"), meta=META)
+    assert (store.find(given), store.find(ours.event_id)) == (theirs, ours)
+    assert store.position_of(ours.event_id) == 3
+    other = uuid.UUID(int=ours.event_id.int ^ 1)
+    assert store.find(other) is store.find(uuid.uuid4()) is store.position_of(other) is None
+    assert ours.event_id.variant == uuid.RFC_4122
+    if connection.vendor == "sqlite":  # it begins with its position and so needs no index
+        assert (ours.event_id.version, ours.event_id.int >> 80) == (8, 3)
+    else:  # it grows with time
+        assert ours.event_id.version == 7
+        assert abs((ours.event_id.int >> 80) - ours.recorded_at.timestamp() * 1000) < 60_000
+
+
+def test_an_id_that_the_store_gave_makes_a_repeated_call_harmless_and_is_taken_for_no_other(
+    any_database,
+):
+    [one] = store.append(destroyed(), meta=META)
+    assert store.append(destroyed(), meta=META, event_ids=[one.event_id]) == [one]
+    made_up = uuid.UUID("00000000-0002-8000-8000-000000000000")
+    with pytest.raises(ValueError, match="only the store"):
+        store.append(destroyed(), meta=META, event_ids=[made_up])
+    assert store.size() == 1
+
+
 # --- one transaction ---------------------------------------------------------------------------
 
 

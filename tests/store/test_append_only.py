@@ -8,6 +8,7 @@ for byte what they were, and the next append works.
 import io
 import json
 import sqlite3
+import uuid
 
 import psycopg
 import pytest
@@ -25,13 +26,22 @@ META = Meta(actor="alice", source="cli", request_id="r1", node="n1")
 COLUMNS = "position, event_id, stream, version, type, schema, data, meta, recorded_at, leaf_hash"
 
 
+GIVEN = "a" * 12 + "4" + "a" * 19  # the id that a caller gave to the second event
+
+
 def destroyed(sandbox="s1"):
     return SandboxDestroyed(sandbox=sandbox, template="web", dataset="zroot/s1")
 
 
 @pytest.fixture
 def log(any_database):
-    store.append([destroyed("a"), destroyed("b"), destroyed("a")], meta=META)
+    tell()
+
+
+def tell():
+    store.append(destroyed("a"), meta=META)
+    store.append(destroyed("b"), meta=META, event_ids=[uuid.UUID(GIVEN)])
+    store.append(destroyed("a"), meta=META)
 
 
 def contents():
@@ -207,12 +217,18 @@ BOTH = {
     f" VALUES {forged(4)}, {forged(6, version=2, event_id='e' * 32)}",
     "insert of a used version": f"INSERT INTO templates_app_event ({COLUMNS})"
     f" VALUES {forged(4, 'sandbox:a', 2)}",
+    "insert of a used id": f"INSERT INTO templates_app_event ({COLUMNS})"
+    f" VALUES {forged(4, event_id=GIVEN)}",
     "delete of the head": "DELETE FROM templates_app_loghead",
     "shrinking the head": "UPDATE templates_app_loghead SET size = 2",
     "renumbering the head": "UPDATE templates_app_loghead SET id = 2",
     "a second head": "INSERT INTO templates_app_loghead (id, size) VALUES (2, 0)",
 }
 SQLITE = {
+    "insert of an id that tells another position": f"INSERT INTO templates_app_event ({COLUMNS})"
+    f" VALUES {forged(4, event_id='000000000003' + '8' + 'f' * 19)}",
+    "replace by id": f"REPLACE INTO templates_app_event ({COLUMNS})"
+    f" VALUES {forged(4, event_id=GIVEN)}",
     "replace": f"REPLACE INTO templates_app_event ({COLUMNS}) VALUES {forged(3)}",
     "insert or replace": f"INSERT OR REPLACE INTO templates_app_event ({COLUMNS})"
     f" VALUES {forged(3)}",
@@ -263,7 +279,7 @@ def by_sql(statement):
 
 
 #: Refused by a key of the table, before a trigger is asked.
-BY_A_KEY = {"insert of a used version"}
+BY_A_KEY = {"insert of a used version", "insert of a used id"}
 
 
 @pytest.mark.parametrize("way", BOTH)
@@ -275,14 +291,14 @@ def test_sql_has_no_way_around(log, way):
 @pytest.fixture
 def sqlite_log(sqlite_url, swap_database):
     with swap_database(sqlite_url):
-        store.append([destroyed("a"), destroyed("b"), destroyed("a")], meta=META)
+        tell()
         yield sqlite_url.removeprefix("sqlite:///")
 
 
 @pytest.fixture
 def postgresql_log(postgres_url, swap_database):
     with swap_database(postgres_url):
-        store.append([destroyed("a"), destroyed("b"), destroyed("a")], meta=META)
+        tell()
         yield postgres_url
 
 

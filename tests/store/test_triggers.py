@@ -53,6 +53,7 @@ def test_one_that_is_gone_is_missed_and_migrate_restores_it(any_database):
 
 ALTERED = {
     "sqlite": {
+        "coppice_event_id": ["DROP INDEX coppice_event_id"],
         "coppice_event_update": [
             "DROP TRIGGER coppice_event_update",
             "CREATE TRIGGER coppice_event_update BEFORE UPDATE ON templates_app_event"
@@ -140,6 +141,7 @@ def test_a_later_migration_that_alters_the_tables_leaves_them_in_place(
         == {
             # SQLite copied both tables and so dropped all: else this test would show nothing.
             "sqlite": [
+                "coppice_event_id",
                 "coppice_event_update",
                 "coppice_event_delete",
                 "coppice_event_insert",

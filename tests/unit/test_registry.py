@@ -18,6 +18,7 @@ from templates_app.names import Digest
 from templates_app.sources import documents
 from templates_app.sources.native import registry, throttle
 from tests.liars import BLOB, MANIFEST, asked, digest_of, failed, in_turn, ranged, status, whole
+from tests.registries import certificates
 
 DIGEST = Digest(digest_of(BLOB))
 KIND = "application/vnd.oci.image.manifest.v1+json"
@@ -323,17 +324,44 @@ def test_a_resolver_that_never_answers(context, monkeypatch):
     ended.set()
 
 
-def test_who_gives_up_wakes_those_who_wait(context, liar):
-    liar.on("blobs", lambda it: it.liar.stopped.wait(20))
-    with asked(context, liar) as it, ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(whole, it)
-        while not liar.requests:
+@pytest.mark.parametrize("what", ["silence", "drops", "a flood"])
+@pytest.mark.parametrize("tls", [False, True])
+def test_who_closes_it_wakes_those_who_read(context, liar, liars, tmp_path, tls, what):
+    """As an import that failed does while other layers come. No bytes that are not the blob's."""
+    made = certificates(tmp_path)
+    held = liars((made.key, made.certificate)) if tls else liar
+    body = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n"
+
+    def flood(it):
+        it.raw(body)
+        while not it.liar.stopped.is_set():
+            it.raw(b" " * 2**20)
+
+    answers = {
+        "silence": lambda it: it.liar.stopped.wait(20),
+        "drops": slowly(body + b" " * 1000),
+        "a flood": flood,
+    }
+    held.on("blobs", answers[what])
+    came = [bytearray() for _ in range(4)]
+
+    def read(number):
+        for piece in it.blob(DIGEST, 10**9):
+            came[number] = bytearray(piece)
+            assert not piece.strip(b" ")
+
+    context = replace(context, allowed=(held.host,), ca_file=made.authority)
+    with asked(context, held) as it, ThreadPoolExecutor(4) as threads:
+        reading = [threads.submit(read, number) for number in range(4)]
+        while len(held.requests) < 4 or (what == "a flood" and not all(came)):
             time.sleep(0.01)
-        it.cancel()
+        it.close()
         begun = time.monotonic()
-        assert isinstance(waiting.exception(10), PullFailed)
+        assert all(isinstance(one.exception(10), PullFailed) for one in reading)
         assert time.monotonic() - begun < 2
-    assert len(liar.requests) == 1
+        assert failed(it.manifest, "1").reason == "unreachable"
+    assert len(held.requests) == 4
+    assert it._transport._backend._open == set()
 
 
 # --- blobs ---------------------------------------------------------------------------------------
@@ -482,7 +510,9 @@ def test_a_connection_is_used_again(context, liar):
             it.manifest(str(number))
             assert whole(it) == BLOB
             failed(it.manifest, Digest(digest_of(b"")))
+        assert len(it._transport._backend._open) == 1
     assert len(ports) == 1
+    assert it._transport._backend._open == set()
 
 
 def test_a_connection_that_the_registry_ended_meanwhile(context, liar, monkeypatch):

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from templates_app.sources.native import throttle
+from templates_app.sources.native.network import Deadline, Failure
 from templates_app.sources.native.throttle import Throttle, backoff, retry_after
-from templates_app.sources.native.transport import Deadline, Failure
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 

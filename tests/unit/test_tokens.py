@@ -349,7 +349,7 @@ def https(liar, liars, tmp_path, *hostnames):
 
 
 def test_only_the_registrys_own_domain_or_a_named_one_sees_credentials(
-    context, liar, liars, names, tmp_path, caplog, monkeypatch
+    context, liar, liars, names, tmp_path, monkeypatch
 ):
     own, auth, evil = "registry.one.example", "auth.one.example", "auth.two.example"
     registry, service, authority = https(liar, liars, tmp_path, own, auth, evil)
@@ -371,8 +371,17 @@ def test_only_the_registrys_own_domain_or_a_named_one_sees_credentials(
 
     assert pull(auth) == BASIC
     assert pull(evil) == ""
-    assert caplog.messages[-1].startswith(f"no credentials for {registry.at(own)}: its token")
     assert pull(evil, allowed=(service.at(evil),)) == BASIC
+
+    # Where that does not do, the answer says what was kept from whom.
+    service.on("^/token", status(401))
+    tokens._tokens.clear()
+    tokens._wanted.clear()
+    with asked(context, registry.at(own)) as it:
+        error = failed(it.manifest, "1")
+    assert error.reason == "unauthorized"
+    assert service.at(evil) in error.detail and "were not sent" in error.detail
+    assert "COPPICE_REGISTRIES_ALLOWED" in error.next_step
 
 
 def test_a_token_service_without_tls_for_a_registry_with_it(context, liar, liars, names, tmp_path):

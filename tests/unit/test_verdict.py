@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import stat
@@ -17,6 +18,7 @@ from templates_app.names import Platform
 from templates_app.sources import verdict
 from templates_app.sources.base import Resolved
 from templates_app.sources.verdict import judge
+from templates_app.trust import tree
 
 LINUX, FREEBSD = Platform("linux", "amd64"), Platform("freebsd", "amd64")
 
@@ -205,10 +207,49 @@ def test_object_files_and_cores_are_no_programs(root, kind):
 # --- the tree ------------------------------------------------------------------------------------
 
 
-def test_one_program_anywhere_is_found(root):
-    (root / "srv/a/b/c").mkdir(parents=True)
-    (root / "srv/a/b/c/app").write_bytes(LINUX_PROGRAM)
-    assert judge(root, LINUX).result == "native"
+def judged(root, listed):
+    """With the walk, or with the manifest that says where files are."""
+    into = io.BytesIO()
+    tree.scan(root, limit_entries=100_000, into=into)
+    return judge(root, LINUX, into.getvalue() if listed else None)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_one_program_anywhere_is_found(root, listed):
+    (root / "srv/a/b/c d").mkdir(parents=True)
+    program = root / "srv/a/b/c d/an app"
+    program.write_bytes(LINUX_PROGRAM)
+    assert judged(root, listed).result == "none"  # nobody may execute it
+    program.chmod(0o755)
+    assert judged(root, listed).reason == "of 1 programs, 1 are linux/amd64"
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_elsewhere_the_first_directory_with_a_program_decides(root, listed):
+    for path, program in (
+        ("app/z", LINUX_PROGRAM),
+        ("app/a/a", FREEBSD_PROGRAM),
+        ("srv/a", FREEBSD_PROGRAM),
+        ("lib/sub/a", FREEBSD_PROGRAM),
+    ):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(program)
+        (root / path).chmod(0o711)
+    assert judged(root, listed).abis == ("linux/amd64",)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_elsewhere_only_so_many_files_are_opened(root, listed, monkeypatch):
+    monkeypatch.setattr(verdict, "_MAX_OPENED", 50)
+    for number in range(20):
+        (root / f"srv/{number:02}").mkdir(parents=True)
+        for script in range(5):
+            path = root / f"srv/{number:02}/{script}"
+            path.write_bytes(LINUX_PROGRAM if number == 10 else b"#!/bin/sh")
+            path.chmod(0o755)
+    assert judged(root, listed).result == "none"
+    monkeypatch.setattr(verdict, "_MAX_OPENED", 51)
+    assert judged(root, listed).reason == "of 1 programs, 1 are linux/amd64"
 
 
 def test_nothing_outside_is_looked_at(root, tmp_path):

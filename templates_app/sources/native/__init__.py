@@ -6,7 +6,8 @@
 ``throttle``   when a registry may be asked again
 ``tokens``     what is sent as Authorization, to whom
 ``challenge``  WWW-Authenticate, read
-``transport``  connections to vetted addresses, TLS, limits of time
+``transport``  one request, one answer
+``network``    connections to addresses that were judged, TLS, limits of time
 ``codecs``     a layer's blob, uncompressed
 ``tar``        its archive, entry by entry; ``grammar`` is what that must be
 ``limits``     what one image may cost

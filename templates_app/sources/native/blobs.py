@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
-from templates_app.sources.native.transport import Answer, Failure
+from templates_app.sources.native.network import Failure
+from templates_app.sources.native.transport import Answer
 
 #: Bytes that an attempt must bring to count as progress, so that no blob is resumed for ever.
 _PROGRESS = 1024 * 1024

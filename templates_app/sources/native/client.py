@@ -8,14 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, TypeVar
 
 from templates_app.sources.native import throttle
-from templates_app.sources.native.transport import (
-    MAX_ERROR,
-    Answer,
-    Deadline,
-    Failure,
-    Transport,
-    Url,
-)
+from templates_app.sources.native.network import Deadline, Failure
+from templates_app.sources.native.transport import MAX_ERROR, Answer, Transport, Url
 
 MAX_HOPS = 5
 ATTEMPTS = 4
@@ -63,7 +57,7 @@ class Client:
         """
         for attempt in range(attempts):
             last = attempt + 1 == attempts
-            with throttle.of(url.base).turn(deadline, self.transport.cancelled.is_set) as turn:
+            with throttle.of(url.base).turn(deadline, self.transport.closed.is_set) as turn:
                 try:
                     answer = self._follow(method, url, deadline, headers, authorize)
                     said = throttle.retry_after(answer.header("Retry-After"))
@@ -85,7 +79,7 @@ class Client:
     def pause(self, attempt: int, deadline: Deadline) -> None:
         """Wait before another attempt, unless it is given up meanwhile."""
         seconds = throttle.backoff(attempt, _FIRST_SECONDS)
-        self.transport.cancelled.wait(deadline.step(seconds))
+        self.transport.closed.wait(deadline.step(seconds))
 
     def _follow(
         self,

@@ -24,7 +24,7 @@ from templates_app.sources.native.limits import (
 )
 from templates_app.trust.attributes import CAPABILITY
 
-#: What goes on after the entry's name, or after "A layer".
+#: What goes on after the entry's name.
 RULES = {
     "checksum": "has a header whose checksum is wrong",
     "extension-orphan": "is an extended header without an entry after it",
@@ -43,10 +43,10 @@ RULES = {
     "sparse": "is a sparse file; an image must have the files as they are",
     "target-empty": "is a link without a target",
     "trailing-slash": "is no directory, but its name ends with a slash",
-    "truncated": "is cut off: the archive ends in the middle of it",
+    "truncated": "is the last that there is of an archive that is cut off",
     "type": "is of a type that images may not have",
     "xattr": "has a malformed or too large extended attribute",
-    "zero-block": "comes after a block of zeros, where an archive ends",
+    "zero-block": "is followed by a block of zeros, where an archive ends, and by something else",
 }
 
 MAX_ID = 2**32 - 2  # the number above is chown(2)'s "leave it as it is"
@@ -61,14 +61,22 @@ _LIBARCHIVE = b"LIBARCHIVE.xattr."
 #: SCHILY.fflags: what archivers write for FreeBSD's file flags, and chflags(1)'s word. Others are a
 #: file system's own, or another system's.
 _FLAGS = {
-    **{word: word for word in (b"nodump", b"opaque", b"sappnd", b"schg", b"sunlnk")},
-    **{word: word for word in (b"uappnd", b"uchg", b"uunlnk")},
-    **dict.fromkeys((b"sappend",), b"sappnd"),
-    **dict.fromkeys((b"schange", b"simmutable"), b"schg"),
-    **dict.fromkeys((b"sunlink",), b"sunlnk"),
-    **dict.fromkeys((b"uappend",), b"uappnd"),
-    **dict.fromkeys((b"uchange", b"uimmutable"), b"uchg"),
-    **dict.fromkeys((b"uunlink",), b"uunlnk"),
+    b"nodump": b"nodump",
+    b"opaque": b"opaque",
+    b"sappnd": b"sappnd",
+    b"sappend": b"sappnd",
+    b"schg": b"schg",
+    b"schange": b"schg",
+    b"simmutable": b"schg",
+    b"sunlnk": b"sunlnk",
+    b"sunlink": b"sunlnk",
+    b"uappnd": b"uappnd",
+    b"uappend": b"uappnd",
+    b"uchg": b"uchg",
+    b"uchange": b"uchg",
+    b"uimmutable": b"uchg",
+    b"uunlnk": b"uunlnk",
+    b"uunlink": b"uunlnk",
 }
 
 

@@ -11,6 +11,7 @@ before the verdict: where the old bytes prove wrong (a power cut) it begins agai
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import io
@@ -22,7 +23,7 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from templates_app.errors import CoppiceError, ImportTimeout, OutOfSpace, PullFailed, Unavailable
+from templates_app.errors import CoppiceError, ImportTimeout, OutOfSpace, PullFailed
 from templates_app.names import Digest
 from templates_app.sources.documents import sha256
 from templates_app.sources.native.cache import (
@@ -250,10 +251,19 @@ class Incoming:
         """The blob from its front, as it comes. Its end comes after the verdict."""
         return _Stream(self)
 
+    def whole(self) -> BinaryIO:
+        """The blob after :meth:`run`; in use until it is closed, however often others evict."""
+        file = os.fdopen(os.dup(self._opened()), "rb")
+        file.seek(0)
+        return file
+
     def read_at(self, buffer: memoryview, position: int) -> int:
+        return os.preadv(self._opened(), [buffer], position)
+
+    def _opened(self) -> int:
         if self._file is None:
             raise ValueError("nothing has come yet")
-        return os.preadv(self._file.fileno(), [buffer], position)
+        return self._file.fileno()
 
 
 class _Stream(io.RawIOBase):
@@ -285,12 +295,9 @@ def fetch(
     incoming = Incoming(cache, digest, size, download, on_bytes)
     try:
         incoming.run()
-        file = cache.open(digest, size)  # before the lock of the other goes
+        return incoming.whole()
     finally:
         incoming.close()
-    if file is None:
-        raise Unavailable(f"{digest} was removed from the blob cache while it was put there.")
-    return file
 
 
 def take(cache: BlobCache, size: int, parts: Iterable[bytes]) -> Digest:
@@ -299,12 +306,8 @@ def take(cache: BlobCache, size: int, parts: Iterable[bytes]) -> Digest:
         cache.nameless.mkdir(mode=0o700, parents=True, exist_ok=True)
     cache.make_room(size)
     found = hashlib.sha256()
-    with storage_errors():
-        path = cache.nameless / secrets.token_hex(16)
-        file = io.FileIO(os.open(path, _NEW, 0o600), "w")
+    path, file = _nameless(cache)
     try:
-        # Locked from its beginning to its name: recovery removes what nobody holds.
-        fcntl.flock(file, fcntl.LOCK_EX)
         for part in parts:
             found.update(part)
             with storage_errors():
@@ -313,12 +316,26 @@ def take(cache: BlobCache, size: int, parts: Iterable[bytes]) -> Digest:
         with storage_errors():
             os.fchmod(file.fileno(), 0o400)
             cache.path(digest).parent.mkdir(mode=0o700, exist_ok=True)
-            path.rename(cache.path(digest))
+            # Not in the place of one that is there: somebody may be using it.
+            with contextlib.suppress(FileExistsError):
+                cache.path(digest).hardlink_to(path)
     finally:
         with storage_errors():
             path.unlink(missing_ok=True)
         file.close()
     return digest
+
+
+def _nameless(cache: BlobCache) -> tuple[Path, io.FileIO]:
+    """A new file, locked until it has its name: recovery removes what nobody holds."""
+    while True:
+        path = cache.nameless / secrets.token_hex(16)
+        with storage_errors():
+            file = io.FileIO(os.open(path, _NEW, 0o600), "w")
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if is_still(file.fileno(), path):  # else it was removed before it was locked
+                return path, file
+        file.close()
 
 
 def keep(cache: BlobCache, data: bytes) -> Digest:

@@ -20,16 +20,9 @@ from templates_app.sources import complaints, credentials, documents, hosts
 from templates_app.sources.base import SourceContext
 from templates_app.sources.native import blobs
 from templates_app.sources.native.client import ATTEMPTS, Client, error_body, error_codes
+from templates_app.sources.native.network import Deadline, Failure, TimeUp, TooLarge
 from templates_app.sources.native.tokens import Authorizer
-from templates_app.sources.native.transport import (
-    Answer,
-    Deadline,
-    Failure,
-    TimeUp,
-    TooLarge,
-    Transport,
-    Url,
-)
+from templates_app.sources.native.transport import Answer, Transport, Url
 
 logger = logging.getLogger("coppice.registry")
 
@@ -79,7 +72,7 @@ class _Place:
 
 
 class Registry:
-    """Threads may share it. Close it when none uses it any more.
+    """Threads may share it. Close it.
 
     Everything raises PullFailed with its reason, RegistryNotAllowed, and Unavailable for
     credentials or authorities that cannot be read.
@@ -177,11 +170,8 @@ class Registry:
         with self._told(blob=True):
             yield from self._blob(digest, size, offset, self._context.step_seconds)
 
-    def cancel(self) -> None:
-        """From any thread: what others read from fails at once, and nothing more is asked."""
-        self._transport.cancel()
-
     def close(self) -> None:
+        """From any thread: what others read from it fails at once, and nothing more is asked."""
         self._transport.close()
 
     def __enter__(self) -> Self:
@@ -250,7 +240,11 @@ class Registry:
                     f" {self._context.step_seconds} seconds."
                 ) from None
             raise complaints.pull_failed(
-                self._reference, failure.reason, failure.private, refused=failure.refused
+                self._reference,
+                failure.reason,
+                failure.private,
+                refused=failure.refused,
+                kept_from=self._places[-1].authorizer.kept_from,
             ) from None
 
     def _failure(self, place: _Place, answer: Answer) -> Failure:

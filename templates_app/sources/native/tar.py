@@ -221,7 +221,7 @@ class Reader:
         rest = self._data[self._at :]
         if any(rest[:_BLOCK]):
             raise broken("zero-block", self.name)
-        odd = any(rest)
+        odd = rest.count(0) != len(rest)
         while data := self._stream.chunk():
             odd = odd or data.count(0) != len(data)
         self._data, self._at = b"", 0

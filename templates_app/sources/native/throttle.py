@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
-from templates_app.sources.native.transport import Deadline, Failure
+from templates_app.sources.native.network import Deadline, Failure
 
 LONGEST = 30.0  # seconds that are waited because of one answer; who is told more gives up
 

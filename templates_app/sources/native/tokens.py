@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import logging
 import re
 import threading
 import time
@@ -23,9 +22,8 @@ from templates_app.sources.hosts import is_named
 from templates_app.sources.native import challenge
 from templates_app.sources.native.challenge import Challenge
 from templates_app.sources.native.client import Client
-from templates_app.sources.native.transport import Answer, Deadline, Failure, Url
-
-logger = logging.getLogger("coppice.tokens")
+from templates_app.sources.native.network import Deadline, Failure
+from templates_app.sources.native.transport import Answer, Url
 
 MAX_TOKEN = 1024 * 1024  # bytes of a token service's answer; c/image's limit
 _LEAST_SECONDS = 60  # that a token is good for where the service says less, or nothing
@@ -62,6 +60,7 @@ class Authorizer:
         self._client, self._registry, self._repository = client, registry, repository
         self._credentials, self._named = credentials, named
         self._asking = threading.Lock()  # one asks for a token, the others then have it
+        self.kept_from = ""  # the token service that did not get the credentials, if there is one
 
     def authorize(
         self, url: Url, deadline: Deadline, answer: Answer | None = None, sent: str | None = None
@@ -104,9 +103,10 @@ class Authorizer:
             return None if header == spent else header
         with self._asking:
             key = self._key(wanted)
+            shown = self._trusting(wanted)
             token = _tokens.get(key)
             if token is None or token.header == spent or token.until <= time.monotonic():
-                token = self._fetch(wanted, self._trusting(wanted), deadline)
+                token = self._fetch(wanted, shown, deadline)
                 with _lock:
                     now = time.monotonic()
                     for old in [one for one, held in _tokens.items() if held.until <= now]:
@@ -140,11 +140,7 @@ class Authorizer:
             return self._credentials
         if is_named(realm.host, realm.port, self._named):
             return self._credentials
-        logger.warning(
-            "no credentials for %s: its token service is %s, of another domain",
-            self._registry.authority,
-            realm.authority,
-        )
+        self.kept_from = realm.authority
         return None
 
     # --- the token service -----------------------------------------------------------------------
