@@ -51,8 +51,10 @@ class Tally:
             self._pass(self._layers)
 
     def _take_layer(self, progress: Progress, index: int) -> None:
-        missing = max(progress.layers or 0, index + 1) - len(self._layers)
-        self._layers += [_Layer(len(self._layers) + 1 + i) for i in range(missing)]
+        if not self._layers:
+            # Engines begin with the lowest layer that they have anything to do for.
+            self._layers = [_Layer(1 + i) for i in range(progress.layers or index + 1)]
+            self._pass(self._layers[:index])
         layer = self._layers[index]
         if progress.unit == "bytes":
             layer.bytes, layer.total = progress.done, progress.total

@@ -45,7 +45,8 @@ class Progress:
     """One step of a long work. ``total`` is None while it is not known.
 
     Where ``layer`` is given, ``done`` and ``total`` are of that one layer, base first from 0, and
-    ``layers`` says how many there are.
+    ``layers`` says how many there are. The first one told of is the lowest that anything is to be
+    done for; those below it were kept.
     """
 
     stage: str

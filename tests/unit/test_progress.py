@@ -38,13 +38,19 @@ def test_a_step_of_the_whole_work_is_what_it_says():
 
 
 def test_every_layer_has_a_line_from_the_first_report_on():
-    made = tally(pull(1, 40))
+    made = tally(pull(0, 40))
     assert made.layers() == [
-        {"layer": 1, "state": "waiting", "bytes": 0, "totalBytes": None, "entries": 0},
-        {"layer": 2, "state": "pull", "bytes": 40, "totalBytes": 100, "entries": 0},
+        {"layer": 1, "state": "pull", "bytes": 40, "totalBytes": 100, "entries": 0},
+        {"layer": 2, "state": "waiting", "bytes": 0, "totalBytes": None, "entries": 0},
         {"layer": 3, "state": "waiting", "bytes": 0, "totalBytes": None, "entries": 0},
     ]
     assert summed(made) == ("pull", 40, None, "bytes")
+
+
+def test_what_is_below_the_first_layer_that_is_reported_was_kept_and_is_not_counted():
+    made = tally(pull(1, 0), pull(2, 30))
+    assert states(made) == ["kept", "waiting", "pull"]
+    assert summed(made) == ("pull", 30, 200, "bytes")
 
 
 def test_while_bytes_are_to_come_the_sum_is_of_bytes_although_writing_has_begun():
@@ -59,10 +65,7 @@ def test_when_all_bytes_are_here_the_sum_is_of_entries():
     assert summed(made) == ("copy", 57, None, "entries")
 
 
-def test_a_layer_below_one_that_is_written_is_done_or_was_never_needed():
-    made = tally(pull(2, 10), copy(2, 1))
-    assert states(made) == ["kept", "kept", "copy"]
-    assert summed(made) == ("pull", 10, 100, "bytes")  # of what is kept nothing is to come
+def test_a_layer_below_one_that_is_written_is_done():
     made = tally(pull(0, 100), copy(0, 3), pull(1, 100), copy(1, 1))
     assert states(made) == ["done", "copy", "waiting"]
 
