@@ -4,6 +4,9 @@ import os
 
 from django.core.wsgi import get_wsgi_application
 
+# Loaded when it is asked for elsewhere; here at once, or the first import would wait for it.
+import templates_app.sources.oci  # noqa: F401
+
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "coppice_site.settings")
 
 application = get_wsgi_application()
