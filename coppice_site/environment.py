@@ -159,7 +159,8 @@ VARIABLES = (
         "COPPICE_STATE_DIR",
         "",
         absolute_path,
-        "Where the server keeps what is its own: database, secret key, container storage."
+        "Where the server keeps what is its own: database, secret key, blob cache,"
+        " container storage."
         " Empty: `var/state` below the project.",
     ),
     Variable(
