@@ -6,8 +6,12 @@ pool, where there are none.
 
 from __future__ import annotations
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from deploy import images
@@ -19,7 +23,7 @@ from templates_app.trust import tree
 from templates_app.trust.manifests import Texts
 from tests.imports import a_context
 from tests.pools import sh
-from tests.registries import Registry
+from tests.registries import FaultProxy, Registry
 from tests.servers import Installation, MakeServer, Server
 
 BASE = [
@@ -99,19 +103,27 @@ def test_over_a_kept_base_the_tree_is_the_same(zfs_pool, dir_pool, kept, registr
         assert tree.scan(path, limit_entries=1000).digest == made.tree_digest
 
 
+def serve_on(zfs_root: str, state: Path, host: str, serve: MakeServer) -> Server:
+    return serve(
+        Installation(
+            state,
+            pool=f"zfs:{zfs_root}",
+            COPPICE_ENGINE="native",
+            COPPICE_REGISTRIES_INSECURE=host,
+            COPPICE_PLATFORM="linux/amd64",
+        )
+    )
+
+
 @pytest.fixture
 def server(tmp_path: Path, registry: Registry, zfs_root: str, serve: MakeServer) -> Server:
     for name in ("plain", "links"):
         registry.push("states/served", name, image_of(name))
-    return serve(
-        Installation(
-            tmp_path / "state",
-            pool=f"zfs:{zfs_root}",
-            COPPICE_ENGINE="native",
-            COPPICE_REGISTRIES_INSECURE=registry.host,
-            COPPICE_PLATFORM="linux/amd64",
-        )
-    )
+    return serve_on(zfs_root, tmp_path / "state", registry.host, serve)
+
+
+def below(zfs_root: str, kind: str) -> list[str]:
+    return sh("zfs", "list", "-H", "-r", "-t", kind, "-o", "name", zfs_root).split()
 
 
 def test_the_way_of_an_image_that_is_known(server: Server, registry: Registry, zfs_root: str):
@@ -144,11 +156,43 @@ def test_the_way_of_an_image_that_is_known(server: Server, registry: Registry, z
     assert gateway.delete(f"/sandboxes/{sandbox['id']}").status_code == 204
     for name in ("web", "db", "copy"):
         assert api.delete(f"/templates/{name}").status_code == 204
-    left = sh("zfs", "list", "-H", "-r", "-t", "filesystem", "-o", "name", zfs_root).split()
+    left = below(zfs_root, "filesystem")
     assert [one for one in left if "/coppice/" in one or one.endswith("-template")] == []
     assert len([one for one in left if "/image-" in one]) == 2
     server.installation.manage("prune_layers", "--all")
-    left = sh("zfs", "list", "-H", "-r", "-t", "filesystem", "-o", "name", zfs_root).split()
+    left = below(zfs_root, "filesystem")
     assert [one for one in left if "/image-" in one] == []
     assert api.post("/templates/reload").json()["findings"] == []
     assert post("web", "plain")["treeDigest"] == first["treeDigest"]
+
+
+def test_a_killed_import_is_gone_on_with_at_its_last_layer(
+    tmp_path: Path, zfs_root: str, faults: FaultProxy, serve: MakeServer
+):
+    server = serve_on(zfs_root, tmp_path / "state", faults.host, serve)
+    upper = images.layer([images.file("srv/web", "w" * 1000)])
+    images.push(faults.upstream, "states/killed", "1", images.image([*BASE, upper]))
+    body = {"name": "web", "from": f"oci:{faults.host}/states/killed:1"}
+    come = threading.Event()
+    faults.on(upper.digest, until=come)
+    with ThreadPoolExecutor(1) as other:
+        lost = other.submit(server.api("operator").post, "/templates", json=body)
+        until = time.monotonic() + 60
+        while len(below(zfs_root, "snapshot")) < len(BASE):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        server.kill()
+        come.set()
+        with pytest.raises(httpx.TransportError):
+            lost.result()
+    server.start()  # recovery runs before the first request is answered
+    states = below(zfs_root, "snapshot")
+    assert len(states) == len(BASE)
+    image = states[0].partition("@")[0]
+    assert sh("zfs", "get", "-H", "-o", "value", "mounted", image).strip() == "no"
+    assert [one for one in below(zfs_root, "filesystem") if "/coppice/" in one] == []
+
+    answer = server.api("operator").post("/templates", json=body)
+    assert answer.status_code == 201, answer.text
+    assert (answer.json()["fetchedBytes"], answer.json()["cachedBytes"]) == (len(upper.blob), 0)
+    assert answer.json()["writtenBytes"] == 1000
