@@ -180,12 +180,14 @@ def test_an_endless_error_is_read_to_64_kib(context, liar):
 
 def test_a_server_that_speaks_something_else(context, liar):
     def ssh(it):
-        it.raw(b"SSH-2.0-OpenSSH_9.2\r\n")
+        it.raw(b"SSH-2.0-" + b"x" * 50_000 + b"\r\n\r\n")
         it.close_connection = True
 
     liar.on("", ssh)
     with asked(context, liar) as it:
-        assert failed(it.manifest, "1").reason == "unreachable"
+        error = failed(it.manifest, "1")
+    assert error.reason == "unreachable"
+    assert "SSH-2.0-" in error.private and len(error.private) < 400
 
 
 def test_warnings_are_shown_once_and_change_nothing(context, liar, caplog):
@@ -488,6 +490,23 @@ def test_a_reader_that_stops_closes_the_connection(context, liar):
         pieces.close()
         assert it._transport._backend._open == set()
         assert whole(it) == BLOB
+
+
+def test_an_address_that_does_not_answer_is_not_the_only_one(context, liar, monkeypatch):
+    """The liar listens on 127.0.0.1 alone; another address of its name refuses."""
+    found = [
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, liar.port))
+        for address in ("127.0.0.2", "127.0.0.1")
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+    liar.gives("manifests", MANIFEST)
+    with asked(context, liar) as it:
+        assert it.manifest("1").data == MANIFEST
+        found.pop()
+        monkeypatch.setattr(registry, "ATTEMPTS", 1)
+    with asked(context, liar) as it:
+        error = failed(it.manifest, "1")
+    assert error.reason == "unreachable" and "127.0.0.2" in error.private
 
 
 def test_four_blobs_at_once(context, liar):

@@ -94,7 +94,7 @@ class Answer:
         try:
             yield from self._response.iter_stream()
         except httpcore.RemoteProtocolError as error:
-            raise Failure("corrupt", f"{self.url}: {error}", again=True) from None
+            raise Failure("corrupt", f"{self.url}: {_cut(error)}", again=True) from None
 
     def read(self, limit: int) -> bytes:
         """The whole body. TooLarge where it has more than ``limit`` bytes."""
@@ -170,10 +170,10 @@ class Transport:
         except BaseException as error:
             self._end()
             if isinstance(error, httpcore.RemoteProtocolError):
-                raise Failure("unreachable", f"{url}: {error}", again=True) from None
+                raise Failure("unreachable", f"{url}: {_cut(error)}", again=True) from None
             if isinstance(error, httpcore.LocalProtocolError):
                 # A header or target that h11 does not send: it was the other side's text.
-                raise Failure("unreachable", f"{url}: {error}") from None
+                raise Failure("unreachable", f"{url}: {_cut(error)}") from None
             raise
 
     def _begin(self, scheme: str) -> httpcore.ConnectionPool:
@@ -211,6 +211,11 @@ class Transport:
             over = self.closed.is_set() and self._active == 0
         for pool in self._pools.values() if over else ():
             pool.close()
+
+
+def _cut(error: Exception) -> str:
+    """h11 quotes the line that it does not like, all of it."""
+    return str(error)[:200]
 
 
 def _length(content: bytes | None) -> list[tuple[str, str]]:
