@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import urllib.parse
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -230,6 +231,18 @@ def test_a_token_that_the_registry_no_longer_takes_is_replaced_once(both, liar, 
         before = len(liar.requests)
         assert failed(it.manifest, "1").reason == "unauthorized"
         assert len(liar.requests) == before + 2
+
+
+def test_a_token_service_that_does_not_answer_has_a_time_of_its_own(
+    both, liar, service, monkeypatch
+):
+    """Not that of the blob, which may be an hour."""
+    service.on("^/token", lambda it: it.liar.stopped.wait(20))
+    monkeypatch.setattr(tokens, "TOKEN_SECONDS", 0.5)
+    begun = time.monotonic()
+    with asked(both, liar) as it:
+        assert failed(whole, it).reason == "unreachable"
+    assert time.monotonic() - begun < 3
 
 
 # --- identity tokens -----------------------------------------------------------------------------

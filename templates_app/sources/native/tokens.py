@@ -22,10 +22,11 @@ from templates_app.sources.hosts import is_named
 from templates_app.sources.native import challenge
 from templates_app.sources.native.challenge import Challenge
 from templates_app.sources.native.client import Client
-from templates_app.sources.native.network import Deadline, Failure
+from templates_app.sources.native.network import Deadline, Failure, TimeUp
 from templates_app.sources.native.transport import Answer, Url
 
 MAX_TOKEN = 1024 * 1024  # bytes of a token service's answer; c/image's limit
+TOKEN_SECONDS = 60.0  # for a token, also where the time of a whole blob is left
 _LEAST_SECONDS = 60  # that a token is good for where the service says less, or nothing
 _AHEAD = 0.9  # of its time, after which it is renewed
 
@@ -151,16 +152,23 @@ class Authorizer:
         realm = _realm(wanted)
         if realm.scheme == "http" and self._registry.scheme == "https":
             raise Failure("tls", f"the token service {realm} is without TLS")
-        begun = time.monotonic()
+        begun, deadline = time.monotonic(), Deadline(deadline.step(TOKEN_SECONDS))
+        try:
+            data = self._ask(realm, wanted, credentials, deadline)
+        except TimeUp:
+            raise Failure("unreachable", f"the token service {realm} did not answer") from None
+        return _token(data, begun)
+
+    def _ask(
+        self, realm: Url, wanted: Challenge, credentials: Credentials | None, deadline: Deadline
+    ) -> bytes:
         said = [("service", wanted.parameters["service"])] if "service" in wanted.parameters else []
         scopes = self._scopes(wanted)
-        data = None
         if credentials and credentials.identity_token:
-            data = self._post(realm, [*said, ("scope", " ".join(scopes))], credentials, deadline)
-        if data is None:
-            query = [*said, *(("scope", one) for one in scopes)]
-            data = self._get(realm, query, credentials, deadline)
-        return _token(data, begun)
+            form = [*said, ("scope", " ".join(scopes))]
+            if (data := self._post(realm, form, credentials, deadline)) is not None:
+                return data
+        return self._get(realm, [*said, *(("scope", one) for one in scopes)], credentials, deadline)
 
     def _get(
         self,
