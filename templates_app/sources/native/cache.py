@@ -4,8 +4,8 @@
 its way (:mod:`incoming`), kept when a download breaks, so that the next import goes on from there.
 
 A name appears by rename(2), and only after size and digest were checked. Nothing is flushed to the
-disk: this is a cache, and flushing costs more than the few blobs that a power cut may spoil. What
-it spoils is found: a size is compared at each opening, a document is hashed at each reading, and a
+disk: every import would wait for it, and all that a power cut can cost is a download. What it
+spoils is found: a size is compared at each opening, a document is hashed at each reading, and a
 layer whose contents turn out wrong is hashed again (:meth:`BlobCache.rotten`) and fetched anew.
 
 Locks are flock(2) on the files themselves, so nothing is left of them after a kill: exclusive on
