@@ -8,8 +8,10 @@ import time
 
 import pytest
 
+from templates_app import store
 from templates_app.datasets.base import generation_name
 from templates_app.services import common, layers
+from tests import house
 from tests.pools import sh
 
 GENERATION = generation_name("web", 1, "0000000a")
@@ -114,6 +116,16 @@ def test_texts_that_nothing_names_go_after_a_day(shop, place):
     shop.run("prune_layers", "--all")
     assert place.kept.notes.digests() == {new}
     assert place.kept.manifests.digests() == set()
+
+
+def test_the_manifest_of_a_generation_stays_with_its_events(shop, place):
+    signed = place.kept.manifests.put(b"what somebody has signed")
+    other = place.kept.manifests.put(b"of nothing")
+    for digest in (signed, other):
+        place.age(place.kept.manifests, digest, 100)
+    store.append([house.imported("web", tree_digest=signed)], meta=house.meta())
+    shop.run("prune_layers", "--all")
+    assert place.kept.manifests.digests() == {signed}
 
 
 def test_room_is_made_before_an_import_that_would_not_fit(place):

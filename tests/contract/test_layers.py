@@ -244,12 +244,14 @@ def test_it_says_what_each_image_holds_and_who_needs_it(layers, zfs_pool):
 
 
 def test_removing_is_refused_while_something_is_cloned_from_it(layers, zfs_pool):
-    state = keep(layers, one="1")
+    with layers.filling("image-1", None) as place:
+        state = place.keep("a1", tree_digest=TREE, note=NOTE)
+        later = place.keep("a2", tree_digest=TREE, note=NOTE)
     layers.generation(state, GENERATION)
     with pytest.raises(TemplateInUse) as refused:
         layers.remove("image-1")
     assert refused.value.extra["clones"] == [zfs_pool.full_name(GENERATION)]
-    assert layers.states() == [state]
+    assert layers.states() == [state, later]
     # The order of a template's end: its generation first, then, some day, what it was made of.
     zfs_pool.destroy(GENERATION)
     layers.remove("image-1")

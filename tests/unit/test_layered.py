@@ -310,14 +310,16 @@ def test_states_of_another_form_are_unknown(zfs_pool, kept, monkeypatch):
     assert source.applied == list(WEB)
 
 
-def test_a_note_that_is_not_about_this_state_is_not_believed(zfs_pool, kept):
+@pytest.mark.parametrize("what", ["note", "tree-digest"])
+def test_what_is_not_about_this_state_is_not_believed(zfs_pool, kept, what):
     """Whoever may set a property of a snapshot does not choose what is recorded of it."""
     import_(zfs_pool, kept, LayeredSource(WEB))
     import_(zfs_pool, kept, LayeredSource({"x": {"x": "x"}}), "x", import_id="0000000b")
     states = kept.store.states()
     mine = next(one for one in states if one.key.startswith("whole") and "0a-" in one.name)
     other = next(one for one in states if one.key.startswith("whole") and "0b-" in one.name)
-    sh("zfs", "set", f"coppice:note={other.note}", mine.name)
+    value = other.note if what == "note" else other.tree_digest
+    sh("zfs", "set", f"coppice:{what}={value}", mine.name)
     source = LayeredSource(WEB)
     import_(zfs_pool, kept, source, "other", import_id="0000000c")
     assert source.applied == []  # the layers are known still
