@@ -29,12 +29,19 @@ def amend(manifest: bytes, put: Mapping[bytes, bytes]) -> bytes:
 
 def _place(manifest: bytes, path: bytes) -> int:
     """Where the lines of a path belong that is not there yet: paths are in bytewise order."""
-    at = manifest.index(b"\n", len(mtree.FIRST_LINE)) + 1  # behind the root's line
-    for line in manifest[at:].splitlines(keepends=True):
-        if line[0] != 0x23 and mtree.unescape(line.partition(b" ")[0])[2:] > path:
-            break
-        at += len(line)
-    return at
+    low = _end(manifest, len(mtree.FIRST_LINE))  # behind the root's own lines
+    high = len(manifest)
+    while low < high:
+        # The path whose lines the middle is in.
+        middle = manifest.rfind(b"\n", low - 1, (low + high) // 2) + 1
+        while manifest[middle : middle + 1] == b"#":
+            middle = manifest.rfind(b"\n", low - 1, middle - 1) + 1
+        line = manifest[middle : manifest.index(b" ", middle)]
+        if mtree.unescape(line)[2:] > path:
+            high = middle
+        else:
+            low = _end(manifest, middle)
+    return low
 
 
 def _end(manifest: bytes, at: int) -> int:

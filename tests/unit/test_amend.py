@@ -7,9 +7,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from templates_app.sources.plant import described, plant_resolv_conf
-from templates_app.trust import tree
+from templates_app.trust import mtree, tree
 from templates_app.trust.amend import amend
 
 SERVER = "10.78.0.1"
@@ -74,3 +76,19 @@ def test_nothing_is_put(tmp_path):
     (tmp_path / "a").write_text("a")
     assert described("") == {}
     assert amend(manifest(tmp_path), {}) == manifest(tmp_path)
+
+
+NAMES = st.binary(min_size=1, max_size=4).map(lambda name: name.replace(b"/", b"a"))
+
+
+@given(st.sets(NAMES, max_size=12), NAMES, st.integers(0, 2))
+def test_a_new_path_stands_where_its_bytes_belong(names, new, comments):
+    def of(paths):
+        more = b"# xattr x sha256=00\n" * comments
+        lines = [b"./%s type=dir\n%s" % (mtree.escape(path), more) for path in sorted(paths)]
+        return mtree.FIRST_LINE + b". type=dir\n" + more + b"".join(lines)
+
+    names.discard(new)
+    without = of(names)
+    put = b"type=dir\n" + b"# xattr x sha256=00\n" * comments
+    assert amend(without, {new: put}) == of({*names, new})
