@@ -58,6 +58,11 @@ def marked(import_id: str = ID) -> list[psutil.Process]:
     return found
 
 
+def status(process: psutil.Process) -> dict[str, str]:
+    text = Path(f"/proc/{process.pid}/status").read_text()
+    return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
+
+
 @pytest.fixture
 def held() -> Held:
     return Held()
@@ -193,6 +198,61 @@ def test_what_keeps_a_state_may_fail(held, into, where):
     resolved = image(held, member_layers([file(b"a")], [file(b"b")]))
     with pytest.raises(OutOfSpace, match="no room for a snapshot"):
         fetch(held, resolved, into, where, states=States(done=None, keep=keep), import_id=ID)
+
+
+def large_after_small(held: Held):
+    """More than all pipes take, and still coming when the layer below it is written."""
+    resolved = image(
+        held, member_layers([file(b"a")], [file(b"b", os.urandom(8 * 2**20))]), gzip=False
+    )
+    whole = held.blob
+    below = resolved.layers[0].digest
+
+    def blob(digest, size, *, offset=0):
+        yield from whole(digest, size, offset=offset)
+        if digest != below:
+            held.go_on.wait(30)  # never whole, so it goes to the reader through a pipe
+
+    held.go_on = threading.Event()
+    held.close = held.go_on.set  # type: ignore[method-assign]
+    held.blob = blob  # type: ignore[method-assign]
+    return resolved
+
+
+def test_what_keeps_a_state_may_fail_while_the_next_layer_comes(held, into, where):
+    """The writer waits, so the reader does, so whoever hands the layer over does."""
+
+    def keep(state: LayerState) -> None:
+        time.sleep(1)  # until all pipes are full
+        raise OutOfSpace("no room for a snapshot")
+
+    resolved = large_after_small(held)
+    begun = time.monotonic()
+    with pytest.raises(OutOfSpace, match="no room for a snapshot"):
+        fetch(held, resolved, into, where, states=States(done=None, keep=keep), import_id=ID)
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.parametrize("who", ["reader", "writer"])
+def test_a_process_that_works_no_more_is_not_waited_for(held, into, tmp_path, who):
+    def stop() -> None:
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            for process in marked():
+                confined = status(process).get("NoNewPrivs") == "1"
+                if confined and f"{who}_process" in " ".join(process.cmdline()):
+                    process.suspend()
+                    return
+            time.sleep(0.02)
+
+    resolved = large_after_small(held)
+    stopper = threading.Thread(target=stop)
+    stopper.start()
+    begun = time.monotonic()
+    with pytest.raises(ImportTimeout, match="within 2 seconds"):
+        fetch(held, resolved, into, context(tmp_path / "state", step_seconds=2), import_id=ID)
+    stopper.join()
+    assert time.monotonic() - begun < 10
 
 
 # --- without root --------------------------------------------------------------------------------
@@ -414,6 +474,12 @@ def test_processes_die_with_a_server_that_is_killed(tmp_path):
     while len(marked()) < 2 and time.monotonic() < until:
         time.sleep(0.02)
     assert len(marked()) == 2
+    while time.monotonic() < until:
+        if all(status(process).get("NoNewPrivs") == "1" for process in marked()):
+            break  # the last thing that a process gives up
+        time.sleep(0.02)
+    for process in marked():
+        process.suspend()  # none of them can notice by itself
     server.kill()
     server.wait()
     _, alive = psutil.wait_procs(marked(), timeout=5)
@@ -504,11 +570,6 @@ def test_somebody_who_writes_into_the_tree_ends_it(held, into, where):
 
 
 # --- confinement ---------------------------------------------------------------------------------
-
-
-def status(process: psutil.Process) -> dict[str, str]:
-    text = Path(f"/proc/{process.pid}/status").read_text()
-    return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="namespaces and capabilities are Linux's")

@@ -69,6 +69,8 @@ def confine(
         os.setresgid(NOBODY, NOBODY, NOBODY)
         # The capabilities go with the user (capabilities(7), "Effect of user ID changes").
         os.setresuid(NOBODY, NOBODY, NOBODY)
+        if linux:
+            _die_with(parent)  # with the user went the signal, too (prctl(2))
     _limit(ceiling)
     if linux:
         _keep_capabilities(kept)

@@ -133,6 +133,11 @@ class Crew:
             self._selector.register(worker.program.stderr, selectors.EVENT_READ, (worker, "stderr"))
         self._selector.register(self.woken, selectors.EVENT_READ, (None, ""))
 
+    def end(self) -> None:
+        """Both are over, whatever they were at: nobody waits for them any more."""
+        self.reader.program.end()
+        self.writer.program.end()
+
     def close(self) -> None:
         self._selector.close()
 

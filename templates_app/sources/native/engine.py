@@ -107,6 +107,9 @@ def fetch(
             raise
         finally:
             holder.close()  # downloads end at once
+            # Before the threads: one may be writing to a process that reads no more, and would go
+            # on for as long as that lives.
+            processes.end()
             delivery.stop()
             _trim(cache)
 
