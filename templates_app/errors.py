@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, ClassVar
 
+from templates_app.error_codes import GATE_CODES as GATE_CODES
+from templates_app.error_codes import PULL_REASONS as PULL_REASONS
+
 
 class Exit(IntEnum):
     """Exit statuses of ``coppice`` and of the management commands."""
@@ -129,6 +132,12 @@ class TemplateNotFound(NotFound):
     hint = "List them with: coppice tpl list"
 
 
+class GenerationNotFound(NotFound):
+    code = "generation_not_found"
+    title = "There is no such generation of this template"
+    hint = "List them with: coppice tpl generations NAME"
+
+
 class SandboxNotFound(NotFound):
     code = "sandbox_not_found"
     title = "There is no sandbox of this id"
@@ -151,6 +160,11 @@ class Conflict(CoppiceError):
 class TemplateExists(Conflict):
     code = "template_exists"
     title = "A template of this name exists"
+
+
+class GenerationCurrent(Conflict):
+    code = "generation_current"
+    title = "This generation is current already"
 
 
 class ImportInProgress(Conflict):
@@ -292,28 +306,7 @@ class GateRefused(CoppiceError):
         self.gate_code = gate_code
 
 
-#: Codes that a gate's refusal can have, each with the sentence that the documentation gives it.
-GATE_CODES = {
-    "template_unsigned": "The current generation's statement has no signature.",
-    "signature_invalid": "A stored signature does not verify over the statement.",
-    "key_untrusted": "The statement is signed, but by no key that is trusted now.",
-    "key_revoked": "The only keys that signed the statement are revoked.",
-    "statement_stale": "The snapshot on the pool is not the one that the statement was made for.",
-    "template_missing": "The snapshot is not on the pool.",
-}
-
-
 # --- the outside world -------------------------------------------------------------------------
-
-PULL_REASONS = {
-    "not_found": "The registry does not have this name or tag.",
-    "unauthorized": "The registry asks for credentials.",
-    "denied": "The registry does not allow it (403).",
-    "rate_limited": "The registry limits the rate of requests (429).",
-    "unreachable": "The registry cannot be reached, or does not answer.",
-    "tls": "The registry's TLS certificate or protocol is not acceptable.",
-    "corrupt": "The bytes received do not have the digest or size that was promised.",
-}
 
 
 class PullFailed(CoppiceError):

@@ -16,6 +16,12 @@ from typing import ClassVar, Self
 
 from templates_app.codec import Json, PayloadInvalid, decode, encode
 from templates_app.names import human_size
+from templates_app.payload import Adopted as Adopted
+from templates_app.payload import Check as Check
+from templates_app.payload import Deviation as Deviation
+from templates_app.payload import Digests as Digests
+from templates_app.payload import Finding as Finding
+from templates_app.payload import Verdict as Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,37 +81,6 @@ class DomainEvent:
 
     def to_json(self) -> dict[str, Json]:
         return encode(self)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deviation:
-    """A place where the dataset differs from the image on purpose."""
-
-    path: str
-    reason: str
-    sha256: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Digests:
-    """index: what the tag pointed at, if that was an index; manifest: what was unpacked."""
-
-    index: str | None
-    manifest: str
-    config: str
-
-    def all(self) -> list[str]:
-        return [d for d in (self.index, self.manifest, self.config) if d]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """Whether the image's programs fit the platform, judged from headers without running them."""
-
-    result: str  # native, foreign, mixed, none
-    abis: tuple[str, ...]  # e.g. ("freebsd/amd64",), from ELF headers
-    config_platform: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -241,27 +216,27 @@ class Destroyed(DomainEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Adopted:
-    """A hand-made ``<name>-template@base`` that reload found: it becomes generation 0."""
+class RolledBack(DomainEvent):
+    """Another generation that is still there was made current."""
+
+    type: ClassVar[str] = "rolled-back"
 
     template: str
-    dataset: str
-    snapshot: str
-    snapshot_guid: str
-    size_bytes: int
-    entries: int
+    generation: int  # current from now on
+    before: int  # that was current
     tree_digest: str
-    statement: str
     statement_digest: str
+    manifest_digest: str
 
+    def stream(self) -> str:
+        return f"template:{self.template}"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something that an operator should see. ``subject`` is a template's name or a dataset."""
+    def mentions(self) -> set[tuple[str, str]]:
+        digests = (self.tree_digest, self.statement_digest, self.manifest_digest)
+        return {("template", self.template)} | {("digest", d) for d in digests}
 
-    code: str
-    subject: str
-    detail: str
+    def sentence(self) -> str:
+        return f"Rolled {self.template} back from generation {self.before} to {self.generation}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,17 +274,6 @@ class Reloaded(DomainEvent):
         ]
         shown = ", ".join(f"{n} {word}" for n, word in counts if n)
         return f"Reloaded {self.pool}: {shown or 'nothing changed'}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One check of the gate: what it looked at, what it found, what to do."""
-
-    name: str
-    passed: bool
-    reason: str
-    code: str | None = None  # of the refusal, where it failed
-    next_step: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -389,6 +353,7 @@ EVENTS: dict[str, type[DomainEvent]] = {
         ImportFailed,
         Signed,
         Destroyed,
+        RolledBack,
         Reloaded,
         SandboxCreated,
         SandboxRefused,

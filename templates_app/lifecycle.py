@@ -9,11 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from templates_app.errors import TemplateExists, TemplateMissing, TemplateNotFound
-from templates_app.events import Destroyed, DomainEvent, Imported, Reloaded
+from templates_app.errors import (
+    GenerationCurrent,
+    GenerationNotFound,
+    TemplateExists,
+    TemplateMissing,
+    TemplateNotFound,
+)
+from templates_app.events import Destroyed, DomainEvent, Imported, Reloaded, RolledBack
 
 #: Types of the events that :func:`evolve` looks at.
-TYPES = (Imported.type, Destroyed.type, Reloaded.type)
+TYPES = (Imported.type, Destroyed.type, RolledBack.type, Reloaded.type)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +79,8 @@ def evolve(state: TemplateState, event: DomainEvent) -> TemplateState:
             return _with_current(state, made)
         case Destroyed(template=state.name):
             return replace(state, current=None, generations={}, missing=False)
+        case RolledBack(template=state.name):
+            return _with_current(state, state.generations[event.generation])
         case Reloaded():
             return _reloaded(state, event)
         case _:
@@ -144,3 +152,23 @@ def launchable(state: TemplateState) -> GenerationState:
     if state.missing:
         raise TemplateMissing(f"The dataset of {state.name} is not on the pool.")
     return generation
+
+
+def rollback_target(state: TemplateState, to: int | None) -> GenerationState:
+    """The generation that a rollback makes current: ``to``, or the one imported before this one.
+
+    TemplateNotFound, GenerationNotFound, GenerationCurrent. A hand-made one is not offered: it was
+    moved from the place where whoever made it expects it, and how it was made is not known.
+    """
+    now = current(state)
+    there = sorted(g.number for g in state.generations.values() if not g.adopted)
+    if to == now.number:
+        raise GenerationCurrent(f"Generation {to} of {state.name} is current already.")
+    wanted = max((n for n in there if n < now.number), default=None) if to is None else to
+    if wanted not in there:
+        what = f"no generation {to}" if to is not None else f"none before generation {now.number}"
+        shown = ", ".join(map(str, there)) or "none"
+        raise GenerationNotFound(
+            f"Of {state.name} there is {what} to go back to; imported and there: {shown}."
+        )
+    return state.generations[wanted]

@@ -20,6 +20,7 @@ from templates_app.events import (
     Imported,
     Recorded,
     Reloaded,
+    RolledBack,
     SandboxCreated,
     SandboxDestroyed,
     Signed,
@@ -197,6 +198,14 @@ def _destroyed(event: Destroyed, one: Recorded) -> None:
     )
 
 
+def _rolled_back(event: RolledBack, one: Recorded) -> None:
+    Template.objects.filter(name=event.template).update(
+        current_id=generation_key(event.template, event.generation),
+        missing=False,
+        position=one.position,
+    )
+
+
 def _reloaded(event: Reloaded, one: Recorded) -> None:
     for adopted in (*event.added, *event.changed):
         _adopted(adopted, one)
@@ -273,6 +282,7 @@ _FOLDS: dict[type[DomainEvent], Callable[[Any, Recorded], None]] = {
     Imported: _imported,
     Signed: _signed,
     Destroyed: _destroyed,
+    RolledBack: _rolled_back,
     Reloaded: _reloaded,
     SandboxCreated: _sandbox_created,
     SandboxDestroyed: _sandbox_destroyed,

@@ -33,6 +33,7 @@ TYPES = {
     "import-failed": "danger",
     "signed": "success",
     "destroyed": "warning",
+    "rolled-back": "warning",
     "sandbox-refused": "danger",
     "sandbox-created": "info",
 }

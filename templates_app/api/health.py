@@ -15,7 +15,7 @@ from templates_app import triggers
 from templates_app.api import serializers as shapes
 from templates_app.api.errors import MEDIA_TYPE
 from templates_app.api.openapi import problems
-from templates_app.api.views import View
+from templates_app.api.shared import View
 from templates_app.services import common
 
 #: For who asks for another format than JSON.

@@ -8,6 +8,7 @@ from django.conf import settings
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers as s
 
+from templates_app.services.generations import GenerationRow
 from templates_app.services.queries import DigestFacts, ImportStatus, TemplateRow
 
 #: Schemas of texts with a grammar (names.py): for readers of the document, the use case decides.
@@ -37,6 +38,15 @@ class ImportRequest(s.Serializer[Any]):
             " or oci-archive:/srv/images/base.txz, a path of the server's host",
         )
         return fields
+
+
+class RollbackRequest(s.Serializer[Any]):
+    to = s.IntegerField(
+        required=False,
+        min_value=1,
+        max_value=2**31 - 1,
+        help_text="The generation that becomes current; the one before, where nothing is said.",
+    )
 
 
 class SignatureRequest(s.Serializer[Any]):
@@ -119,6 +129,26 @@ class Template(s.Serializer[TemplateRow]):
         """Whether the gate would refuse it; `GET …/gate` has the reasons."""
         mode = settings.COPPICE_REQUIRE_SIGNED_TEMPLATES
         return row.template.missing or (mode == "on" and not row.signed)
+
+
+class Generation(s.Serializer[GenerationRow]):
+    generation = s.IntegerField(source="generation.number")
+    current = s.BooleanField()
+    signed = s.BooleanField()
+    reference = s.CharField(source="generation.reference", allow_blank=True)
+    digest = s.SerializerMethodField()
+    treeDigest = s.CharField(source="generation.tree_digest")
+    statementDigest = s.CharField(source="generation.statement_digest")
+    origin = s.CharField(source="generation.origin")
+    sizeBytes = s.IntegerField(source="generation.size_bytes")
+    adopted = s.BooleanField(source="generation.adopted")
+    importedAt = s.DateTimeField(source="generation.imported_at")
+    importedBy = s.CharField(source="generation.imported_by")
+    clones = s.ListField(child=s.CharField(), help_text="Datasets that keep it in use.")
+
+    def get_digest(self, row: GenerationRow) -> str | None:
+        """The manifest digest. Null for a hand-made one."""
+        return row.generation.manifest_digest or None
 
 
 class Event(s.Serializer[Any]):

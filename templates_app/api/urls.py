@@ -12,6 +12,8 @@ urlpatterns = [
     path("templates/<str:name>", views.Template.as_view()),
     path("templates/<str:name>/statement", views.Statement.as_view()),
     path("templates/<str:name>/signatures", views.Signatures.as_view()),
+    path("templates/<str:name>/generations", views.Generations.as_view()),
+    path("templates/<str:name>/rollback", views.Rollback.as_view()),
     path("templates/<str:name>/gate", views.Gate.as_view()),
     path("templates/<str:name>/events", views.TemplateEvents.as_view()),
     path("templates/<str:name>/import", views.TemplateImport.as_view()),

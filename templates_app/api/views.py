@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any
-
 from django.http import HttpResponse
-from django.utils.http import parse_etags
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
-from rest_framework.exceptions import ValidationError
-from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
-from rest_framework.views import APIView
 
 from templates_app import models, store
 from templates_app import roles as may
@@ -32,83 +25,8 @@ from templates_app.api.openapi import (
     query,
     whole,
 )
-from templates_app.api.permissions import Needs
-from templates_app.errors import PreconditionFailed
-from templates_app.events import Meta
-from templates_app.services import common, imports, launches, pool, queries, signing
-
-
-def who(request: Request) -> Meta:
-    return common.context(
-        actor=request.user.get_username(),
-        source="api",
-        request_id=getattr(request._request, "request_id", ""),
-    )
-
-
-class View(APIView):
-    """A view whose ``needs`` names the permission for each method; others are 405."""
-
-    permission_classes = [Needs]
-    needs: dict[str, str] = {}
-
-
-def _checked(shape: type[Any], data: Any) -> dict[str, Any]:
-    """The request's body in its shape; an unknown key is an error, not a silent typing slip."""
-    if not isinstance(data, dict):
-        raise ValidationError({"body": ["It must be a JSON object."]})
-    serializer = shape(data=data)
-    unknown = sorted(set(data) - set(serializer.fields))
-    if unknown:
-        # Escaped: JSON may name a key with half a surrogate pair, which no answer could carry.
-        raise ValidationError({ascii(key)[1:-1][:80]: ["There is no such key."] for key in unknown})
-    serializer.is_valid(raise_exception=True)
-    for key, value in data.items():
-        # DRF turns numbers and "yes" into text and truth; what was sent must be what is meant.
-        wanted = bool if isinstance(serializer.validated_data[key], bool) else str
-        if type(value) is not wanted:
-            raise ValidationError({key: [f"It must be a {wanted.__name__}."]})
-    return dict(serializer.validated_data)
-
-
-def _flag(request: Request, name: str) -> bool | None:
-    text = request.query_params.get(name)
-    if text is None:
-        return None
-    if text not in ("true", "false"):
-        raise ValidationError({name: ["It must be true or false."]})
-    return text == "true"
-
-
-def _number(request: Request, name: str, default: int, most: int) -> int:
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 16 and int(text) <= most):
-        raise ValidationError({name: [f"It must be a whole number from 0 to {most}."]})
-    return int(text)
-
-
-def _etag(data: Any) -> str:
-    return f'"{hashlib.sha256(JSONRenderer().render(data)).hexdigest()[:32]}"'
-
-
-def _only_if_match(request: Request, data: Any) -> None:
-    """PreconditionFailed unless ``If-Match`` is absent, ``*``, or has the tag of ``data``."""
-    wanted = request.headers.get("If-Match")
-    if wanted is not None and not {_etag(data), "*"} & set(parse_etags(wanted)):
-        raise PreconditionFailed("It has changed since the tag in If-Match was given out.")
-
-
-def _tagged(request: Request, data: Any) -> Response:
-    """200 with an ETag over the very bytes, or 304 where the caller has them already."""
-    etag = _etag(data)
-    headers = {"ETag": etag, "Cache-Control": "private, no-cache"}
-    # Compared weakly (RFC 9110 section 13.1.2): a proxy that compresses makes the tag a weak one.
-    wanted = parse_etags(request.headers.get("If-None-Match", ""))
-    if etag in {tag.removeprefix("W/") for tag in wanted} or "*" in wanted:
-        return Response(status=304, headers=headers)
-    return Response(data, headers=headers)
+from templates_app.api.shared import View, checked, flag, number, tagged, unless_changed, who
+from templates_app.services import generations, imports, launches, pool, queries, signing
 
 
 class Templates(View):
@@ -130,9 +48,9 @@ class Templates(View):
             name=request.query_params.get("name"),
             digest=request.query_params.get("digest"),
             platform=request.query_params.get("platform"),
-            signed=_flag(request, "signed"),
+            signed=flag(request, "signed"),
         )
-        return _tagged(request, shapes.Template(rows, many=True).data)  # type: ignore[arg-type]
+        return tagged(request, shapes.Template(rows, many=True).data)  # type: ignore[arg-type]
 
     @extend_schema(
         operation_id="templates_import",
@@ -142,7 +60,7 @@ class Templates(View):
     )
     def post(self, request: Request) -> Response:
         """Import an image; blocks until the template is there."""
-        wanted = _checked(shapes.ImportRequest, request.data)
+        wanted = checked(shapes.ImportRequest, request.data)
         imports.import_template(
             name=wanted["name"], source=wanted["from"], force=wanted["force"], context=who(request)
         )
@@ -163,7 +81,7 @@ class Template(View):
         responses={200: shapes.Template, 304: None, **problems()},
     )
     def get(self, request: Request, name: str) -> Response:
-        return _tagged(request, shapes.Template(queries.template(name=name)).data)
+        return tagged(request, shapes.Template(queries.template(name=name)).data)
 
     @extend_schema(
         operation_id="templates_destroy",
@@ -175,12 +93,13 @@ class Template(View):
         responses={200: shapes.Datasets, 204: None, **problems(409, 412, 507)},
     )
     def delete(self, request: Request, name: str) -> Response:
-        def unless() -> None:
-            if "If-Match" in request.headers:
-                _only_if_match(request, shapes.Template(queries.template(name=name)).data)
-
-        dry_run = _flag(request, "dryRun") or False
-        done = pool.destroy(name=name, context=who(request), dry_run=dry_run, unless=unless)
+        dry_run = flag(request, "dryRun") or False
+        done = pool.destroy(
+            name=name,
+            context=who(request),
+            dry_run=dry_run,
+            unless=lambda: unless_changed(request, name),
+        )
         return Response({"datasets": done}) if dry_run else Response(status=204)
 
 
@@ -243,10 +162,49 @@ class Signatures(View):
         responses={201: shapes.Signature, **problems(409, 415, 422)},
     )
     def post(self, request: Request, name: str) -> Response:
-        wanted = _checked(shapes.SignatureRequest, request.data)
+        wanted = checked(shapes.SignatureRequest, request.data)
         recorded = signing.sign(name=name, signature=wanted["signature"], context=who(request))
         row = models.Signature.objects.get(pk=recorded.position)
         return Response(shapes.Signature(row).data, status=201)
+
+
+class Generations(View):
+    needs = {"GET": may.VIEW}
+
+    @extend_schema(
+        operation_id="templates_generations",
+        parameters=[NAME],
+        responses={200: shapes.Generation(many=True), **problems()},
+    )
+    def get(self, request: Request, name: str) -> Response:
+        """The generations that are on the pool, the newest first, with what is cloned from each."""
+        rows = generations.generations(name=name)
+        return Response(shapes.Generation(rows, many=True).data)  # type: ignore[arg-type]
+
+
+class Rollback(View):
+    needs = {"POST": may.OPERATE}
+
+    @extend_schema(
+        operation_id="templates_rollback",
+        parameters=[NAME, IF_MATCH],
+        request=shapes.RollbackRequest,
+        responses={
+            200: shapes.Template,
+            **problems(409, 412, 415),
+            (403, MEDIA_TYPE): shapes.LaunchRefused,
+        },
+    )
+    def post(self, request: Request, name: str) -> Response:
+        """Make an older generation current again, if the gate would let it be launched."""
+        wanted = checked(shapes.RollbackRequest, request.data)
+        generations.rollback(
+            name=name,
+            to=wanted.get("to"),
+            context=who(request),
+            unless=lambda: unless_changed(request, name),
+        )
+        return Response(shapes.Template(queries.template(name=name)).data)
 
 
 class Gate(View):
@@ -279,8 +237,8 @@ class TemplateEvents(View):
 
         Fewer than asked for: these were the last.
         """
-        after = _number(request, "after", 0, MAX_POSITION)
-        limit = _number(request, "limit", MAX_PAGE, MAX_PAGE)
+        after = number(request, "after", 0, MAX_POSITION)
+        limit = number(request, "limit", MAX_PAGE, MAX_PAGE)
         page = queries.history(name=name, after=after, limit=limit)
         return Response(shapes.Event(page, many=True).data)
 
@@ -311,8 +269,8 @@ class Events(View):
     )
     def get(self, request: Request) -> Response:
         """The log in commit order. Positions have no gaps: what was seen stays seen."""
-        after = _number(request, "after", 0, MAX_POSITION)
-        limit = _number(request, "limit", 100, MAX_PAGE)
+        after = number(request, "after", 0, MAX_POSITION)
+        limit = number(request, "limit", 100, MAX_PAGE)
         page = list(store.read(after=after, limit=limit))
         last = page[-1].position if page else after
         return Response({"events": shapes.Event(page, many=True).data, "after": last})
@@ -355,7 +313,7 @@ class Sandboxes(View):
     )
     def post(self, request: Request) -> Response:
         """Clone a template through the gate. A refusal (403) has the decision as its body."""
-        wanted = _checked(shapes.SandboxRequest, request.data)
+        wanted = checked(shapes.SandboxRequest, request.data)
         recorded = launches.create_sandbox(
             template=wanted["template"], name=wanted.get("name"), context=who(request)
         )

@@ -10,6 +10,7 @@ import click
 
 from templates_app.cli import events, gate
 from templates_app.cli.client import path
+from templates_app.cli.generations import generations, rollback
 from templates_app.cli.importing import import_any, import_oci, progress
 from templates_app.cli.output import (
     Column,
@@ -81,7 +82,9 @@ def tpl() -> None:
     """Templates: import, sign, look at, destroy."""
 
 
-for command in (import_any, import_oci, progress, sign, statement, verify):
+for command in (
+    import_any, import_oci, progress, sign, statement, verify, generations, rollback
+):  # fmt: skip
     tpl.add_command(command)
 
 

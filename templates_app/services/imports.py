@@ -9,7 +9,7 @@ from uuid import UUID
 from django.db import DatabaseError, connection
 
 from templates_app import lifecycle, pipeline, sources, store
-from templates_app.datasets.base import BASE, DatasetDriver, alias_name, generation_name
+from templates_app.datasets.base import BASE, alias_name
 from templates_app.errors import (
     CoppiceError,
     EventConflict,
@@ -18,7 +18,7 @@ from templates_app.errors import (
 from templates_app.events import Imported, ImportFailed, Meta, Recorded
 from templates_app.models import Lease
 from templates_app.names import TemplateName, quote
-from templates_app.services import common, layers, leases, recovery
+from templates_app.services import common, generations, layers, leases, recovery
 from templates_app.sources.base import Progress, Source
 
 logger = logging.getLogger("coppice.imports")
@@ -119,7 +119,7 @@ def _import(
             raise  # an interrupt that came after the commit: the generation is there
         _failed(job, error, context)
         raise
-    point_alias(driver, template.text, recorded)
+    generations.point_alias(driver, template.text)
     if job.made_states:
         layers.prune_quietly()
     return recorded
@@ -182,27 +182,6 @@ def _imported(job: pipeline.Job, made: pipeline.Made, force: bool) -> Imported:
         written_bytes=made.receipt.written_bytes,
         moved_aside=made.moved_aside,
     )
-
-
-def point_alias(driver: DatasetDriver, name: str, recorded: Recorded) -> None:
-    """Move the alias to the generation that the event made current.
-
-    The event is the commit point: where the pool will not have it, the import is still done, and
-    recovery or the next reload moves the alias by the same call.
-    """
-    event = recorded.event
-    if not isinstance(event, Imported):
-        raise TypeError(f"{recorded.type} makes no generation current")
-    relative = generation_name(name, event.generation, event.import_id)
-    try:
-        driver.point(alias_name(name), relative)
-    except CoppiceError as error:
-        logger.warning(
-            "the alias of %s still points at the old generation: %s",
-            name,
-            error.detail,
-            extra={"code": error.code, "private": error.private},
-        )
 
 
 def _failed(job: pipeline.Job, error: BaseException, context: Meta) -> None:

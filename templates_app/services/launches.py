@@ -67,10 +67,11 @@ def decide(
 def gate_decision(*, name: str) -> gate.Decision:
     template = TemplateName.parse(name)
     generation = lifecycle.current(common.state_of(template.text))
-    return decide(template.text, generation, _live(common.driver(), generation))
+    return decide(template.text, generation, live(common.driver(), generation))
 
 
-def _live(driver: DatasetDriver, generation: lifecycle.GenerationState) -> Snapshot | None:
+def live(driver: DatasetDriver, generation: lifecycle.GenerationState) -> Snapshot | None:
+    """A generation's @base as it is on the pool now."""
     return driver.snapshot(common.relative(driver, generation.dataset))
 
 
@@ -97,8 +98,8 @@ def _launch(parsed: TemplateName, sandbox_id: str, context: Meta) -> Recorded:
     state = common.state_of(parsed.text)
     generation = lifecycle.current(state)
     driver = common.driver()
-    live = _live(driver, generation)
-    decision = decide(parsed.text, generation, live)
+    seen = live(driver, generation)
+    decision = decide(parsed.text, generation, seen)
     if not decision.allowed:
         raise _refuse(decision, generation, context)
     lifecycle.launchable(state)
@@ -114,7 +115,7 @@ def _launch(parsed: TemplateName, sandbox_id: str, context: Meta) -> Recorded:
         raise
     try:
         # The snapshot could have been made anew between the decision and the clone.
-        if (now := _live(driver, generation)) != live:
+        if (now := live(driver, generation)) != seen:
             raise _refuse(decide(parsed.text, generation, now), generation, context)
         recorded = _record(sandbox_id, version, clone, decision, state, generation, context)
     except BaseException:
@@ -196,6 +197,12 @@ def _refuse(
         ],
         meta=context,
     )
+    return refusal(decision)
+
+
+def refusal(decision: gate.Decision) -> GateRefused:
+    """What a decision against it is raised as."""
+    code = decision.code or "template_unsigned"
     failed = next(check for check in decision.checks if not check.passed)
     return GateRefused(
         f"{decision.template}: {failed.reason or GATE_CODES[code]}",

@@ -69,3 +69,13 @@ def clones(driver: DatasetDriver, relatives: list[str]) -> list[str]:
     own = {driver.full_name(relative) for relative in relatives}
     found = {clone for relative in relatives for clone in driver.dependents(relative)}
     return sorted(found - own)
+
+
+def users(driver: DatasetDriver, name: str, relative: str) -> list[str]:
+    """What keeps a generation of ``name`` in use, full names: its clones, and those of aliases."""
+    found: list[str] = []
+    for full in driver.dependents(relative):
+        clone = common.relative(driver, full)
+        alias = clone == alias_name(name) or is_aside(clone)
+        found += driver.dependents(clone) if alias else [full]
+    return sorted(found)

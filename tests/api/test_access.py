@@ -11,8 +11,8 @@ from rest_framework.test import APIRequestFactory, force_authenticate
 from rest_framework.views import APIView
 
 from templates_app import roles as may
+from templates_app.api.shared import View
 from templates_app.api.urls import urlpatterns
-from templates_app.api.views import View
 from templates_app.roles import ROLES
 from tests.callers import Api
 

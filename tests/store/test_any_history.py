@@ -14,6 +14,7 @@ from templates_app.events import (
     Destroyed,
     Finding,
     Reloaded,
+    RolledBack,
     SandboxCreated,
     SandboxDestroyed,
     SandboxRefused,
@@ -36,6 +37,7 @@ STEPS = st.one_of(
     st.tuples(st.just("import"), st.sampled_from(NAMES), st.booleans()),
     st.tuples(st.just("fail"), st.sampled_from(NAMES), st.booleans()),
     st.tuples(st.just("destroy"), st.sampled_from(NAMES), st.booleans()),
+    st.tuples(st.just("roll_back"), st.sampled_from(NAMES), st.booleans()),
     st.tuples(st.just("sign"), st.sampled_from(NAMES), st.booleans()),
     st.tuples(st.just("launch"), st.sampled_from(NAMES), st.booleans()),
     st.tuples(st.just("end"), st.sampled_from(NAMES), st.booleans()),
@@ -78,6 +80,18 @@ class History:
             generation=current.number,
             datasets=tuple(one.dataset for one in state.generations.values()),
             manifest_digest=current.manifest_digest,
+        )
+
+    def _roll_back(self, name, _):
+        state = self.states[name]
+        target = lifecycle.rollback_target(state, None)
+        return RolledBack(
+            template=name,
+            generation=target.number,
+            before=lifecycle.current(state).number,
+            tree_digest=target.tree_digest,
+            statement_digest=target.statement_digest,
+            manifest_digest=target.manifest_digest,
         )
 
     def _sign(self, name, other_key):

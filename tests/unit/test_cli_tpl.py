@@ -449,3 +449,39 @@ def test_data_that_cannot_be_written_is_a_failure(api: FakeApi):
         _out, err = process.communicate(timeout=30)
     assert process.returncode == 1
     assert "The output cannot be written: No space left on device." in err
+
+
+# --- tpl generations, tpl rollback ---------------------------------------------------------------
+
+ROWS = [
+    {"generation": 3, "current": True, "clones": [], "sizeBytes": 1024},
+    {"generation": 2, "current": False, "clones": ["z/sandbox-a", "z/sandbox-b"]},
+    {"generation": 1, "current": False, "clones": []},
+]
+
+
+def test_it_lists_generations_with_what_keeps_them(api: FakeApi):
+    api.on("GET", f"/templates/{NAME}/generations", ROWS)
+    done = run(api.url, "tpl", "generations", NAME, "-H", "-o", "generation,state,clones,names")
+    assert done.stdout.splitlines() == [
+        "3\tcurrent\t0\t-",
+        "2\tin-use\t2\tz/sandbox-a,z/sandbox-b",
+        "1\tearlier\t0\t-",
+    ]
+    as_json = run(api.url, "tpl", "generations", NAME, "--json")
+    assert json.loads(as_json.stdout) == ROWS
+
+
+@pytest.mark.parametrize(("words", "body"), [((), {}), (("--to", "2"), {"to": 2})])
+def test_a_rollback_says_which_generation_it_is_now(api: FakeApi, words, body):
+    api.on("POST", f"/templates/{NAME}/rollback", template(generation=2))
+    done = run(api.url, "tpl", "rollback", NAME, *words)
+    assert (done.exit_code, done.stdout) == (0, "")
+    assert f"{NAME} is generation 2 now." in done.stderr
+    assert api.asked[0].body == body
+
+
+def test_a_rollback_to_what_the_gate_refuses_exits_with_5(api: FakeApi):
+    refused = GateRefused("No.", gate_code="template_unsigned", extra={"decision": decision()})
+    api.on("POST", f"/templates/{NAME}/rollback", problem_of(refused))
+    assert run(api.url, "tpl", "rollback", NAME).exit_code == 5

@@ -24,6 +24,7 @@ TYPES = {
     "import-failed": "ImportFailed",
     "signed": "Signed",
     "destroyed": "Destroyed",
+    "rolled-back": "RolledBack",
     "reloaded": "Reloaded",
     "sandbox-created": "SandboxCreated",
     "sandbox-refused": "SandboxRefused",
@@ -45,6 +46,7 @@ PAYLOADS = {
     ("signed", 1): "template generation statementDigest treeDigest manifestDigest keyId keyLabel"
     " publicKey signature",
     ("destroyed", 1): "template generation datasets manifestDigest",
+    ("rolled-back", 1): "template generation before treeDigest statementDigest manifestDigest",
     ("reloaded", 1): "node pool added changed missing returned findings",
     ("sandbox-created", 1): "sandbox template generation dataset origin treeDigest statementDigest"
     " manifestDigest gate signed keyId failedChecks",
@@ -219,6 +221,18 @@ SAMPLES: dict[str, tuple[dict[str, typing.Any], str, set[tuple[str, str]]]] = {
         {"template": "web", "generation": 2, "datasets": ["a", "b"], "manifestDigest": "sha256:m"},
         "Destroyed web with 2 dataset(s)",
         {("template", "web"), ("digest", "sha256:m")},
+    ),
+    "rolled-back": (
+        {
+            "template": "web",
+            "generation": 1,
+            "before": 2,
+            "treeDigest": "sha256:t",
+            "statementDigest": "sha256:s",
+            "manifestDigest": "sha256:m",
+        },
+        "Rolled web back from generation 2 to 1",
+        {("template", "web")} | {("digest", f"sha256:{kind}") for kind in "tsm"},
     ),
     "reloaded": (
         {

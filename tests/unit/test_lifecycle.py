@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from templates_app import lifecycle
-from templates_app.errors import TemplateExists, TemplateMissing, TemplateNotFound
+from templates_app.errors import (
+    GenerationCurrent,
+    GenerationNotFound,
+    TemplateExists,
+    TemplateMissing,
+    TemplateNotFound,
+)
 from templates_app.events import (
     Adopted,
     Destroyed,
@@ -18,6 +24,7 @@ from templates_app.events import (
     DomainEvent,
     Imported,
     Reloaded,
+    RolledBack,
     Verdict,
 )
 
@@ -80,6 +87,17 @@ def reloaded(**parts: tuple) -> Reloaded:
 
 def destroyed() -> Destroyed:
     return Destroyed(template="web", generation=1, datasets=(), manifest_digest=DIGEST)
+
+
+def rolled_back(to: int, before: int) -> RolledBack:
+    return RolledBack(
+        template="web",
+        generation=to,
+        before=before,
+        tree_digest=DIGEST,
+        statement_digest=DIGEST,
+        manifest_digest=DIGEST,
+    )
 
 
 def state(*events: DomainEvent) -> lifecycle.TemplateState:
@@ -145,6 +163,34 @@ def test_what_is_not_there_is_not_found():
         lifecycle.current(state(imported(), destroyed()))
 
 
+def test_a_rollback_goes_one_back_or_to_the_one_that_is_named():
+    three = state(imported(1), imported(2), imported(3))
+    assert lifecycle.rollback_target(three, None).number == 2
+    assert lifecycle.rollback_target(three, 1).number == 1
+    back = lifecycle.evolve(three, rolled_back(1, 3))
+    assert lifecycle.current(back).number == 1
+    assert lifecycle.rollback_target(back, 3).number == 3
+    assert lifecycle.next_generation(back, force=True) == 4
+
+
+@pytest.mark.parametrize(
+    ("events", "to", "error"),
+    [
+        ((), None, TemplateNotFound),
+        ((imported(1), destroyed()), 1, TemplateNotFound),
+        ((imported(1),), None, GenerationNotFound),
+        ((imported(1), imported(2)), 3, GenerationNotFound),
+        ((imported(1), imported(2)), 2, GenerationCurrent),
+        ((imported(1), destroyed(), imported(2)), None, GenerationNotFound),
+        ((reloaded(added=(adopted(),)), imported(1)), None, GenerationNotFound),
+        ((reloaded(added=(adopted(),)), imported(1)), 0, GenerationNotFound),
+    ],
+)
+def test_there_is_nothing_to_go_back_to(events, to, error):
+    with pytest.raises(error):
+        lifecycle.rollback_target(state(*events), to)
+
+
 class Life(RuleBasedStateMachine):
     """Any order of what may happen to a name, against the simplest account of it that there is."""
 
@@ -186,6 +232,18 @@ class Life(RuleBasedStateMachine):
         self.happen(reloaded(changed=(adopted(guid),)))
         self.gone = False
         assert lifecycle.current(self.state).snapshot_guid == guid
+
+    @precondition(lambda self: self.current)
+    @rule()
+    def it_is_rolled_back(self) -> None:
+        earlier = [n for n in self.alive if 0 < n < self.current]
+        if not earlier:
+            with pytest.raises(GenerationNotFound):
+                lifecycle.rollback_target(self.state, None)
+            return
+        assert lifecycle.rollback_target(self.state, None).number == max(earlier)
+        self.happen(rolled_back(max(earlier), self.current))
+        self.current, self.gone = max(earlier), False
 
     @precondition(lambda self: self.current is not None)
     @rule()
