@@ -191,6 +191,21 @@ def test_states_are_kept_layer_by_layer_and_begun_from(held, into, where):
     sh("rm", "-r", other)
 
 
+def test_what_keeps_a_state_may_fail_while_everybody_waits(held, into, where):
+    """The writer for us, the reader for the writer, a download for the reader."""
+
+    def keep(state: LayerState) -> None:
+        time.sleep(1)
+        raise OutOfSpace("no room for a snapshot")
+
+    large = [file(b"%d" % number, os.urandom(4_000_000)) for number in range(4)]
+    resolved = image(held, member_layers([file(b"a")], large), gzip=False)
+    begun = time.monotonic()
+    with pytest.raises(OutOfSpace, match="no room for a snapshot"):
+        fetch(held, resolved, into, where, states=States(done=None, keep=keep), import_id=ID)
+    assert time.monotonic() - begun < 20
+
+
 def test_what_keeps_a_state_may_fail(held, into, where):
     def keep(state: LayerState) -> None:
         raise OutOfSpace("no room for a snapshot")

@@ -183,6 +183,8 @@ def working(
         def begin(name: str, pipe: int, root: Path, ceiling: Ceiling, **more: Any) -> Worker:
             ours, theirs = socket.socketpair()
             stack.callback(ours.close)
+            # One that was taken over must not hold the server up with half a message.
+            ours.settimeout(limits.seconds)
             with theirs:
                 given = {
                     "paths": _PATHS,

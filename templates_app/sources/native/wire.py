@@ -230,8 +230,8 @@ def say(
             to.sendall(header[1:] + body)
         else:
             to.sendall(header + body)
-    except (BrokenPipeError, ConnectionResetError):
-        raise Broken("the other side is gone") from None
+    except (BrokenPipeError, ConnectionResetError, TimeoutError):
+        raise Broken("the other side is gone, or hears nothing") from None
 
 
 def hear(of: socket.socket) -> tuple[Say, bytes, int]:
@@ -244,8 +244,8 @@ def hear(of: socket.socket) -> tuple[Say, bytes, int]:
         if length > MAX_MESSAGE:
             raise Broken("a message is too long")
         body = _receive(of, length)
-    except ConnectionResetError:
-        raise Broken("the other side is gone") from None
+    except (ConnectionResetError, TimeoutError):
+        raise Broken("the other side is gone, or says half a message") from None
     try:
         what = Say(first[0])
     except ValueError:
