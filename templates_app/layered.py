@@ -52,6 +52,7 @@ class Note:
     number: int  # of layers; one more for a whole tree
     tree_digest: str
     entries: int
+    content_bytes: int  # as LayerState.content_bytes; 0 of a whole tree, on which nothing is built
     engine: str
     left_out: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
@@ -154,6 +155,7 @@ class _Work:
             number=len(self.keys),
             tree_digest=made.tree_digest,
             entries=made.entries,
+            content_bytes=0,
             engine=receipt.engine,
             left_out=receipt.left_out,
             findings=receipt.findings,
@@ -170,6 +172,7 @@ class _Work:
             number=layer.number,
             tree_digest=f"sha256:{hashlib.sha256(layer.manifest).hexdigest()}",
             entries=layer.entries,
+            content_bytes=layer.content_bytes,
             engine=self.kept.engine,
             left_out=layer.left_out,
             findings=layer.findings,
@@ -277,6 +280,7 @@ def _layer_state(known: _Known) -> LayerState:
         number=note.number,
         manifest=known.manifest,
         entries=note.entries,
+        content_bytes=note.content_bytes,
         left_out=note.left_out,
         findings=note.findings,
         deviations=note.deviations,

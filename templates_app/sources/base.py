@@ -108,6 +108,7 @@ class LayerState:
     number: int  # of layers in it
     manifest: bytes  # as Receipt.manifest
     entries: int
+    content_bytes: int  # of regular files in all its layers, also of those that are gone since
     left_out: tuple[str, ...] = ()
     findings: tuple[str, ...] = ()
     deviations: tuple[Deviation, ...] = ()

@@ -206,6 +206,20 @@ def test_what_keeps_a_state_may_fail_while_everybody_waits(held, into, where):
     assert time.monotonic() - begun < 20
 
 
+def test_what_was_kept_counts_towards_the_limit(held, into, tmp_path):
+    """Else an image that is refused comes in after all, a layer more with each try."""
+    where = context(tmp_path / "state", tree_bytes=1000)
+    resolved = image(held, member_layers([file(b"a", bytes(600))], [file(b"b", bytes(600))]))
+    kept: list[LayerState] = []
+    base = replace(resolved, layers=resolved.layers[:1])
+    fetch(held, base, into, where, states=States(done=None, keep=kept.append), import_id=ID)
+    with pytest.raises(TreeRefused) as refusal:
+        states = States(done=kept[0], keep=kept.append)
+        fetch(held, resolved, into, where, states=states, import_id=ID)
+    assert refusal.value.extra["rule"] == "tree-bytes"
+    assert [state.content_bytes for state in kept] == [600]
+
+
 def test_what_keeps_a_state_may_fail(held, into, where):
     def keep(state: LayerState) -> None:
         raise OutOfSpace("no room for a snapshot")

@@ -81,6 +81,7 @@ class LayeredSource:
             manifest, entries = scanned(into)
             if states:
                 state = LayerState(
+                    content_bytes=100,
                     number=number,
                     manifest=manifest,
                     entries=entries,

@@ -161,6 +161,7 @@ def working(
     home: Path,
     limits: Limits,
     layers: int,
+    content_bytes: int,
     left_out: tuple[str, ...],
     wait: bool,
     import_id: str,
@@ -168,7 +169,8 @@ def working(
     """Both processes, and an end of both however the block is left.
 
     ``into`` is what the writer fills, ``home`` a place of ours: the reader is confined to an empty
-    directory there. ``wait``: the writer waits for GO after each layer. OSError.
+    directory there. ``content_bytes`` of layers that are there already count towards the limit.
+    ``wait``: the writer waits for GO after each layer. OSError.
     """
     empty = home / "empty"
     empty.mkdir(mode=0o555, parents=True, exist_ok=True)
@@ -221,6 +223,7 @@ def working(
                     seconds=seconds,
                 ),
                 limits=dataclasses.asdict(limits),
+                content_bytes=content_bytes,
                 left_out=left_out,
             )
             writer = begin(

@@ -66,6 +66,7 @@ class _Reader:
         what, body, fd = wire.hear(self.control)
         if what == Say.KEPT:
             tree = Tree.restore(body, limits, left_out)
+            tree.bytes = self.given["content_bytes"]
             what, body, fd = wire.hear(self.control)
         else:
             tree = Tree(limits, left_out)
@@ -109,6 +110,7 @@ class _Reader:
             said = {
                 "layer": number,
                 "entries": tree.entries,
+                "bytes": tree.bytes,
                 "findings": [*tree.findings, *self.findings],
                 "missing": self.missing,
             }
