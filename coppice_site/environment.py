@@ -202,6 +202,20 @@ VARIABLES = (
         "Directory of `.pub` files of signify: the keys whose signatures count. Read at each use.",
     ),
     Variable(
+        "COPPICE_LOG_KEY",
+        "",
+        absolute_path,
+        "Secret key of signify, without a passphrase, that signs the log's checkpoints."
+        " Empty: made once, in the state directory.",
+    ),
+    Variable(
+        "COPPICE_CHECKPOINT_DIR",
+        "",
+        absolute_path,
+        "Directory that each checkpoint of the log is written to besides the state directory: best"
+        " one that this server can write to and not rewrite.",
+    ),
+    Variable(
         "COPPICE_IMPORT_ROOTS",
         "",
         lambda text: tuple(p for part in text.split(":") if (p := absolute_path(part))),

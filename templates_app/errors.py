@@ -223,6 +223,11 @@ class LogIsAppendOnly(Conflict):
     title = "Events are never changed or deleted"
 
 
+class LogInconsistent(Conflict):
+    code = "log_inconsistent"
+    title = "The log is not what was recorded of it"
+
+
 class PreconditionFailed(Conflict):
     code, status = "precondition_failed", 412
     title = "It is not what the request says it is (If-Match)"

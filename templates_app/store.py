@@ -27,7 +27,7 @@ from django.db import (
     transaction,
 )
 
-from templates_app import projections
+from templates_app import projections, store_leaves
 from templates_app import store_writers as writers
 from templates_app.codec import Json, PayloadInvalid, assembler
 from templates_app.codec import text as encoded
@@ -146,6 +146,29 @@ def _line(row: tuple[Any, ...]) -> str:
         f'"position":{position},"recordedAt":"{writers.moment(_utc(at))}",'
         f'"schema":{schema},"stream":"{stream}","type":"{type_}","version":{version}}}'
     )
+
+
+def leaves(*, after: int | None = 0) -> Iterator[tuple[int, bytes | None, str]]:
+    """(position, leaf data made anew from the row, the leaf hash recorded with it), in order.
+
+    None begins below all positions, where no append ever wrote. Leaf data is None where a column
+    is NULL. Memory stays small, and nothing is decoded: a row may hold anything.
+    """
+    query = store_leaves.QUERIES[connection.vendor]
+    last = -(2**63) if after is None else after
+    while True:
+        with _database_errors(), connection.cursor() as cursor:
+            cursor.execute(query, [last, _READ_AT_ONCE])
+            rows = cursor.fetchall()
+        yield from rows
+        if len(rows) < _READ_AT_ONCE:
+            return
+        last = rows[-1][0]
+
+
+def counted() -> int:
+    """How many events the head row says there are; ``size`` is what the events say."""
+    return _number("SELECT size FROM templates_app_loghead WHERE id = 1", [])
 
 
 def read_stream(stream: str, *, after_version: int = 0) -> list[Recorded]:

@@ -11,7 +11,7 @@ from templates_app.errors import EventConflict
 from templates_app.events import Meta, Recorded, Signed
 from templates_app.models import Signature
 from templates_app.names import TemplateName
-from templates_app.services import common
+from templates_app.services import common, ledger
 from templates_app.trust import signify
 
 
@@ -61,5 +61,6 @@ def sign(*, name: str, signature: str, context: Meta) -> Recorded:
             if attempt == common.ATTEMPTS - 1:
                 raise
         else:
+            ledger.checkpoint_after("a signature")
             return recorded
     raise AssertionError("unreachable")

@@ -38,6 +38,14 @@ def test_templates_come_in_name_order_with_all_their_keys(api: Api):
     assert web == api.as_("auditor").get("/templates/web").json()
 
 
+def test_a_signature_leaves_a_checkpoint_of_the_log(any_api: Api):
+    any_api.adopt("web")
+    any_api.trust()
+    any_api.sign("web")
+    kept = settings.COPPICE_STATE_DIR / "log" / "checkpoints"
+    assert [one.name for one in kept.glob("*.note")] == [f"checkpoint-{store.size():012}.note"]
+
+
 def test_templates_are_filtered(any_api: Api):
     any_api.adopt("db", "web")
     any_api.trust()

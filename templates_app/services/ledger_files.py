@@ -1,0 +1,186 @@
+"""The log's key, and its checkpoints as files: in the state directory, and in one further away.
+
+Files and not rows: who rewrites the database has not rewritten them. Three for each checkpoint of N
+events: ``checkpoint-N`` the text, ``.sig`` signify's signature over it, ``.note`` both in one. The
+note is written last: a checkpoint without one was not finished.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from django.conf import settings
+
+from templates_app.datasets import locks
+from templates_app.errors import (
+    CoppiceError,
+    LogInconsistent,
+    SignatureMalformed,
+    SignatureRejected,
+    Unavailable,
+)
+from templates_app.trust import checkpoints, signify
+from templates_app.trust.checkpoints import Checkpoint
+from templates_app.trust.log import Frontier
+
+_LARGEST = 64 * 1024  # bytes of a note
+
+
+def place() -> Path:
+    return Path(settings.COPPICE_STATE_DIR) / "log"
+
+
+def directories() -> list[Path]:
+    further: Path | None = settings.COPPICE_CHECKPOINT_DIR
+    return [place() / "checkpoints", *([further] if further else [])]
+
+
+@contextlib.contextmanager
+def locked(*, patience: float) -> Iterator[None]:
+    """One writer at a time; locks.Taken after ``patience`` seconds, Unavailable."""
+    with contextlib.ExitStack() as stack:
+        with _files():
+            place().mkdir(mode=0o700, parents=True, exist_ok=True)
+            stack.enter_context(locks.held(place() / "lock", patience=patience))
+        yield
+
+
+# --- the key ------------------------------------------------------------------------------------
+
+
+def secret_key() -> signify.SecretKey:
+    """The log's key, made where there is none. KeyMalformed, PassphraseWrong, Unavailable.
+
+    Its public half is put beside, by its number: what an earlier key signed goes on to verify.
+    """
+    given: Path | None = settings.COPPICE_LOG_KEY
+    path = given or place() / "log.sec"
+    with _files():
+        if given is None and not path.exists():
+            _write(path, signify.generate("coppice log").secret.encode(), 0o600)
+    key = signify.SecretKey.load(signify.read_secret(path), file_name=path.name)
+    with _files():
+        for name in ("log.pub", f"{key.public_key.key_id}.pub"):
+            text = key.public_key.to_bytes()
+            if not (place() / name).exists() or (place() / name).read_bytes() != text:
+                _write(place() / name, text, 0o644)
+    return key
+
+
+def _public_keys() -> list[signify.PublicKey]:
+    with _files():
+        texts = [path.read_bytes() for path in sorted(place().glob("*.pub"))]
+    return [signify.PublicKey.parse(text) for text in texts]
+
+
+# --- checkpoints --------------------------------------------------------------------------------
+
+
+def kept() -> list[tuple[Checkpoint, Path]]:
+    """All checkpoints of all directories, the smallest first, each with its note's file.
+
+    LogInconsistent where one is not a note that a key of this log signed; Unavailable.
+    """
+    keys, found = _public_keys(), []
+    for directory in directories():
+        for path in notes(directory):
+            with _files(), path.open("rb") as file:
+                note = file.read(_LARGEST)
+            found.append((_verified(note, keys, path), path))
+    found.sort(key=lambda one: one[0].size)
+    for (one, path), (other, _) in itertools.pairwise(found):
+        if one.size == other.size and one.root != other.root:
+            raise LogInconsistent(
+                f"There are two checkpoints of {one.size} events, with different roots.",
+                extra={"checkpoint": path.name},
+            )
+    return found
+
+
+def notes(directory: Path) -> list[Path]:
+    """The notes there, the smallest log first."""
+    with _files():
+        return sorted(directory.glob("checkpoint-*.note"))
+
+
+def _verified(note: bytes, keys: list[signify.PublicKey], path: Path) -> Checkpoint:
+    why = "there is no public key of this log"
+    for key in keys:
+        try:
+            return checkpoints.verify(note, key)
+        except (SignatureMalformed, SignatureRejected) as error:
+            why = error.detail
+    raise LogInconsistent(
+        f"{path.name} is no checkpoint of this log: {why}", extra={"checkpoint": path.name}
+    )
+
+
+def keep(checkpoint: Checkpoint, key: signify.SecretKey) -> None:
+    """Sign it, and write its files to each directory that has not got them. Unavailable."""
+    note, signature = checkpoints.sign(checkpoint, key)
+    stem = f"checkpoint-{checkpoint.size:012}"
+    parts = ((stem, checkpoint.text()), (f"{stem}.sig", signature), (f"{stem}.note", note))
+    with _files():
+        directories()[0].mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in directories():
+            for name, text in () if (directory / f"{stem}.note").exists() else parts:
+                _write(directory / name, text, 0o644)
+
+
+# --- how far it was read -------------------------------------------------------------------------
+
+
+def frontier(checkpoint: Checkpoint) -> tuple[Frontier, str] | None:
+    """The tree at this checkpoint, so that only what came since has to be read; and its last leaf.
+
+    None where what is kept does not lead to the checkpoint's root: then all has to be read.
+    """
+    try:
+        told = json.loads((place() / "frontier.json").read_text())
+        tree = Frontier(told["size"], [bytes.fromhex(one) for one in told["hashes"]])
+        last = str(told["last"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # absent or damaged: a cache, checked against what is signed
+    if (tree.size, tree.root()) != (checkpoint.size, checkpoint.root):
+        return None
+    return tree, last
+
+
+def keep_frontier(tree: Frontier, last: str) -> None:
+    told = {"size": tree.size, "hashes": [one.hex() for one in tree.hashes], "last": last}
+    with _files():
+        _write(place() / "frontier.json", json.dumps(told).encode(), 0o600)
+
+
+def _write(path: Path, text: bytes, mode: int) -> None:
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        fd = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with os.fdopen(fd, "wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(fd)  # else a power failure leaves an empty file under the right name
+        part.rename(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
+def _files() -> Iterator[None]:
+    try:
+        yield
+    except CoppiceError:
+        raise
+    except OSError as error:
+        raise Unavailable(
+            "The log's key and checkpoints cannot be read or written.",
+            hint="Look at the directory `log` of the state directory, and COPPICE_CHECKPOINT_DIR.",
+            private=str(error),
+        ) from error
