@@ -28,6 +28,9 @@ Json = Any
 
 MAX_DOCUMENT = 4 * 1024 * 1024  # bytes; distribution-spec "Pushing manifests", and what c/image has
 MAX_DEPTH = 3  # indexes within indexes
+#: Layers of one image: each is a descriptor of the server while it is imported, and a state on the
+#: pool. Docker stops at 127.
+MAX_LAYERS = 256
 
 INDEXES = frozenset(
     {
@@ -187,7 +190,14 @@ def _manifest(document: dict[str, Json]) -> Manifest:
     config = _descriptor(document["config"])
     if config.media_type not in CONFIGS:
         raise NotAnImage(f"Its config is {quote(config.media_type)}: an artifact, not an image.")
-    layers = tuple(_descriptor(one) for one in _array(document, "layers"))
+    described = _array(document, "layers")
+    if len(described) > MAX_LAYERS:
+        raise TreeRefused(
+            f"The image has {len(described)} layers, more than {MAX_LAYERS}.",
+            hint="Build it anew with fewer, for example: buildah commit --squash.",
+            extra={"rule": "layers", "layers": len(described), "limit": MAX_LAYERS},
+        )
+    layers = tuple(_descriptor(one) for one in described)
     for layer in layers:
         if layer.media_type not in LAYERS:
             raise NotAnImage(f"It has a layer of the unknown kind {quote(layer.media_type)}.")

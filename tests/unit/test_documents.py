@@ -188,6 +188,17 @@ def test_a_layer_from_elsewhere_is_refused():
     assert refused.value.extra == {"rule": "layer-urls"}
 
 
+def test_an_image_has_so_many_layers_and_no_more():
+    """Each is a descriptor of the server: one image must not take all."""
+    (layer,) = IMAGE.parsed()["layers"]
+    most = documents.read(manifest(layers=[layer] * 256))
+    assert isinstance(most, Manifest)
+    assert len(most.layers) == 256
+    with pytest.raises(TreeRefused) as refused:
+        documents.read(manifest(layers=[layer] * 257))
+    assert refused.value.extra == {"rule": "layers", "layers": 257, "limit": 256}
+
+
 @pytest.mark.parametrize("place", ["config", "layers"])
 @pytest.mark.parametrize(
     "members",

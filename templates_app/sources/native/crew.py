@@ -88,7 +88,9 @@ class Crew:
 
     def _heard(self, worker: Worker) -> tuple[Say, bytes] | None:
         try:
-            what, body, _ = wire.hear(worker.control)
+            what, body, descriptor = wire.hear(worker.control)
+            if descriptor >= 0:  # none of them has one to give: it was taken over
+                os.close(descriptor)
         except wire.Broken:
             self._selector.unregister(worker.control)
             worker.over = True
