@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -29,7 +30,7 @@ from templates_app.errors import (
 from templates_app.names import Digest
 from templates_app.run import IMPORT_MARK
 from templates_app.sources.base import LayerState, States
-from templates_app.sources.native import engine, grammar
+from templates_app.sources.native import engine, failures, grammar
 from templates_app.sources.native.cache import BlobCache
 from templates_app.trust import tree
 from tests.corpus.members import Member, archive, device, directory, file, lines
@@ -596,6 +597,16 @@ def test_somebody_who_writes_into_the_tree_ends_it(held, into, where):
     with pytest.raises(ProgramFailed, match="writer failed"):
         fetch(held, resolved, into, where, states=States(done=None, keep=keep), import_id=ID)
     assert list(outside.iterdir()) == []
+
+
+def test_more_names_of_a_file_than_the_file_system_gives():
+    raised = OSError(errno.EMLINK, os.strerror(errno.EMLINK), b"a", None, b"l64999")
+    refusal = failures.again("writer", failures.told(raised))
+    assert isinstance(refusal, TreeRefused)
+    assert refusal.extra == {"rule": "links"}
+    # FreeBSD's word for a symlink where none may be: the tree is not as the model has it.
+    raised = OSError(errno.EMLINK, os.strerror(errno.EMLINK), b"a")
+    assert isinstance(failures.again("writer", failures.told(raised)), ProgramFailed)
 
 
 # --- confinement ---------------------------------------------------------------------------------

@@ -60,6 +60,12 @@ def _of_storage(error: OSError) -> BaseException:
         return OutOfSpace("The pool's file system is full, or a quota used up.")
     if error.errno == errno.EROFS:
         return StorageReadOnly("The pool's file system is read-only.")
+    if error.errno == errno.EMLINK and error.filename2 is not None:  # of link(2)
+        return TreeRefused(
+            "A file of the image has more names than the pool's file system gives one.",
+            hint="ext4 gives 65,000; a ZFS pool has no such limit.",
+            extra={"rule": "links"},
+        )
     if error.errno in (errno.EEXIST, errno.ELOOP, errno.EMLINK, errno.ENOTDIR, errno.ENOENT):
         return error  # the disk is not as the model says it is: a fault of ours, or of another
     if error.errno is None:
