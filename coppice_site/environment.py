@@ -284,6 +284,12 @@ VARIABLES = (
         "The most bytes of layer states that are kept on a `zfs:` pool beyond what templates need.",
     ),
     Variable(
+        "COPPICE_RETAIN_GENERATIONS",
+        "1",
+        whole(0, 1000),
+        "How many generations besides the current one `sweep_generations` keeps of each template.",
+    ),
+    Variable(
         "COPPICE_LIMIT_TREE_BYTES",
         "274877906944",
         whole(1, 10**15),

@@ -240,6 +240,30 @@ class RolledBack(DomainEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retired(DomainEvent):
+    """A generation that was not current, and that nothing was cloned from, was removed."""
+
+    type: ClassVar[str] = "retired"
+
+    template: str
+    generation: int
+    dataset: str
+    tree_digest: str
+    statement_digest: str
+    manifest_digest: str
+
+    def stream(self) -> str:
+        return f"template:{self.template}"
+
+    def mentions(self) -> set[tuple[str, str]]:
+        digests = (self.tree_digest, self.statement_digest, self.manifest_digest)
+        return {("template", self.template)} | {("digest", d) for d in digests}
+
+    def sentence(self) -> str:
+        return f"Retired {self.template} generation {self.generation}: nothing was cloned from it"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reloaded(DomainEvent):
     """Pool and log were compared; this is the difference."""
 
@@ -354,6 +378,7 @@ EVENTS: dict[str, type[DomainEvent]] = {
         Signed,
         Destroyed,
         RolledBack,
+        Retired,
         Reloaded,
         SandboxCreated,
         SandboxRefused,

@@ -16,10 +16,10 @@ from templates_app.errors import (
     TemplateMissing,
     TemplateNotFound,
 )
-from templates_app.events import Destroyed, DomainEvent, Imported, Reloaded, RolledBack
+from templates_app.events import Destroyed, DomainEvent, Imported, Reloaded, Retired, RolledBack
 
 #: Types of the events that :func:`evolve` looks at.
-TYPES = (Imported.type, Destroyed.type, RolledBack.type, Reloaded.type)
+TYPES = (Imported.type, Destroyed.type, RolledBack.type, Retired.type, Reloaded.type)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +81,9 @@ def evolve(state: TemplateState, event: DomainEvent) -> TemplateState:
             return replace(state, current=None, generations={}, missing=False)
         case RolledBack(template=state.name):
             return _with_current(state, state.generations[event.generation])
+        case Retired(template=state.name):
+            stay = {n: g for n, g in state.generations.items() if n != event.generation}
+            return replace(state, generations=stay)
         case Reloaded():
             return _reloaded(state, event)
         case _:
@@ -172,3 +175,17 @@ def rollback_target(state: TemplateState, to: int | None) -> GenerationState:
             f"Of {state.name} there is {what} to go back to; imported and there: {shown}."
         )
     return state.generations[wanted]
+
+
+def sweepable(state: TemplateState, *, retain: int) -> list[GenerationState]:
+    """Generations that may go where nothing is cloned from them, the oldest first.
+
+    All but the current one and the ``retain`` newest besides it. None while the current one's
+    dataset is missing: an older one may be all that is left. And no hand-made one: it cannot be
+    imported again, and goes with its name alone.
+    """
+    if state.current is None or state.missing:
+        return []
+    others = sorted(n for n in state.generations if n != state.current.number)
+    beyond = others[: len(others) - retain] if retain < len(others) else []
+    return [state.generations[n] for n in beyond if not state.generations[n].adopted]

@@ -20,6 +20,7 @@ from templates_app.events import (
     Imported,
     Recorded,
     Reloaded,
+    Retired,
     RolledBack,
     SandboxCreated,
     SandboxDestroyed,
@@ -206,6 +207,13 @@ def _rolled_back(event: RolledBack, one: Recorded) -> None:
     )
 
 
+def _retired(event: Retired, one: Recorded) -> None:
+    Generation.objects.filter(pk=generation_key(event.template, event.generation)).update(
+        destroyed_position=one.position
+    )
+    Template.objects.filter(name=event.template).update(position=one.position)
+
+
 def _reloaded(event: Reloaded, one: Recorded) -> None:
     for adopted in (*event.added, *event.changed):
         _adopted(adopted, one)
@@ -283,6 +291,7 @@ _FOLDS: dict[type[DomainEvent], Callable[[Any, Recorded], None]] = {
     Signed: _signed,
     Destroyed: _destroyed,
     RolledBack: _rolled_back,
+    Retired: _retired,
     Reloaded: _reloaded,
     SandboxCreated: _sandbox_created,
     SandboxDestroyed: _sandbox_destroyed,

@@ -34,6 +34,7 @@ TYPES = {
     "signed": "success",
     "destroyed": "warning",
     "rolled-back": "warning",
+    "retired": "info",
     "sandbox-refused": "danger",
     "sandbox-created": "info",
 }

@@ -23,6 +23,7 @@ from templates_app.errors import (
     GateRefused,
     MalformedName,
     SandboxExists,
+    TemplateMissing,
 )
 from templates_app.events import (
     Meta,
@@ -84,7 +85,27 @@ def create_sandbox(*, template: str, name: str | None, context: Meta) -> Recorde
     parsed = TemplateName.parse(template)
     sandbox_id = uuid.uuid4().hex[:12] if name is None else _sandbox_id(name)
     with intents.alone(sandbox_id):
-        return _launch(parsed, sandbox_id, context)
+        for attempt in range(common.ATTEMPTS):
+            state = common.state_of(parsed.text)
+            try:
+                return _launch(state, sandbox_id, context)
+            except (EventConflict, TemplateMissing):
+                if attempt == common.ATTEMPTS - 1 or not _swept(state):
+                    raise
+    raise AssertionError("unreachable")
+
+
+def _swept(seen: lifecycle.TemplateState) -> bool:
+    """Whether the generation that was current then is gone, and another one is current.
+
+    It was replaced and swept under our feet, which is no reason to fail: the newer one is launched.
+    """
+    now = common.state_of(seen.name)
+    return (
+        seen.current is not None
+        and now.current is not None
+        and seen.current.number not in now.generations
+    )
 
 
 def _sandbox_id(name: str) -> str:
@@ -94,14 +115,13 @@ def _sandbox_id(name: str) -> str:
     return TemplateName.parse(name).text
 
 
-def _launch(parsed: TemplateName, sandbox_id: str, context: Meta) -> Recorded:
-    state = common.state_of(parsed.text)
+def _launch(state: lifecycle.TemplateState, sandbox_id: str, context: Meta) -> Recorded:
     generation = lifecycle.current(state)
     driver = common.driver()
     seen = live(driver, generation)
-    decision = decide(parsed.text, generation, seen)
+    decision = decide(state.name, generation, seen)
     if not decision.allowed:
-        raise _refuse(decision, generation, context)
+        raise _refuse(decision, state, generation, context)
     lifecycle.launchable(state)
     version = store.stream_version(f"sandbox:{sandbox_id}")
     if Sandbox.objects.filter(pk=sandbox_id, destroyed_at__isnull=True).exists():
@@ -116,7 +136,7 @@ def _launch(parsed: TemplateName, sandbox_id: str, context: Meta) -> Recorded:
     try:
         # The snapshot could have been made anew between the decision and the clone.
         if (now := live(driver, generation)) != seen:
-            raise _refuse(decide(parsed.text, generation, now), generation, context)
+            raise _refuse(decide(state.name, generation, now), state, generation, context)
         recorded = _record(sandbox_id, version, clone, decision, state, generation, context)
     except BaseException:
         _take_back(driver, sandbox_id)
@@ -180,8 +200,13 @@ def _record(
 
 
 def _refuse(
-    decision: gate.Decision, generation: lifecycle.GenerationState, context: Meta
+    decision: gate.Decision,
+    state: lifecycle.TemplateState,
+    generation: lifecycle.GenerationState,
+    context: Meta,
 ) -> GateRefused:
+    if _swept(state):
+        raise TemplateMissing(f"Generation {generation.number} of {state.name} was just removed.")
     code = decision.code or "template_unsigned"
     store.append(
         [

@@ -35,7 +35,7 @@ def recover(*, context: Meta, dry_run: bool = False) -> list[str]:
     driver = common.driver()
     found = driver.find_all()
     _finish_launches(driver, found, done, dry_run)
-    _finish_destroys(driver, found, done, dry_run)
+    finish_destroys(driver, found, done, dry_run)
     _point_aliases(driver, found, done, dry_run)
     if not dry_run:
         with _said(done, "sweep the pool"):
@@ -139,10 +139,10 @@ def _finish_launches(
                 intents.forget(sandbox_id)
 
 
-def _finish_destroys(
+def finish_destroys(
     driver: DatasetDriver, found: list[Found], done: list[str], dry_run: bool
 ) -> None:
-    """What is still there of templates that the log has as destroyed."""
+    """Remove what is still there of templates and generations that the log has as gone."""
     on_pool = {one.name: one for one in found}
     live = set(Template.objects.values_list("name", flat=True))
     for generation in Generation.objects.filter(destroyed_position__isnull=False):

@@ -14,6 +14,7 @@ from templates_app.events import (
     Destroyed,
     Finding,
     Reloaded,
+    Retired,
     RolledBack,
     SandboxCreated,
     SandboxDestroyed,
@@ -38,6 +39,7 @@ STEPS = st.one_of(
     st.tuples(st.just("fail"), st.sampled_from(NAMES), st.booleans()),
     st.tuples(st.just("destroy"), st.sampled_from(NAMES), st.booleans()),
     st.tuples(st.just("roll_back"), st.sampled_from(NAMES), st.booleans()),
+    st.tuples(st.just("sweep"), st.sampled_from(NAMES), st.booleans()),
     st.tuples(st.just("sign"), st.sampled_from(NAMES), st.booleans()),
     st.tuples(st.just("launch"), st.sampled_from(NAMES), st.booleans()),
     st.tuples(st.just("end"), st.sampled_from(NAMES), st.booleans()),
@@ -92,6 +94,19 @@ class History:
             tree_digest=target.tree_digest,
             statement_digest=target.statement_digest,
             manifest_digest=target.manifest_digest,
+        )
+
+    def _sweep(self, name, _):
+        go = lifecycle.sweepable(self.states[name], retain=0)
+        if not go:
+            raise CoppiceError("there is none")
+        return Retired(
+            template=name,
+            generation=go[0].number,
+            dataset=go[0].dataset,
+            tree_digest=go[0].tree_digest,
+            statement_digest=go[0].statement_digest,
+            manifest_digest=go[0].manifest_digest,
         )
 
     def _sign(self, name, other_key):

@@ -25,6 +25,7 @@ TYPES = {
     "signed": "Signed",
     "destroyed": "Destroyed",
     "rolled-back": "RolledBack",
+    "retired": "Retired",
     "reloaded": "Reloaded",
     "sandbox-created": "SandboxCreated",
     "sandbox-refused": "SandboxRefused",
@@ -47,6 +48,7 @@ PAYLOADS = {
     " publicKey signature",
     ("destroyed", 1): "template generation datasets manifestDigest",
     ("rolled-back", 1): "template generation before treeDigest statementDigest manifestDigest",
+    ("retired", 1): "template generation dataset treeDigest statementDigest manifestDigest",
     ("reloaded", 1): "node pool added changed missing returned findings",
     ("sandbox-created", 1): "sandbox template generation dataset origin treeDigest statementDigest"
     " manifestDigest gate signed keyId failedChecks",
@@ -232,6 +234,18 @@ SAMPLES: dict[str, tuple[dict[str, typing.Any], str, set[tuple[str, str]]]] = {
             "manifestDigest": "sha256:m",
         },
         "Rolled web back from generation 2 to 1",
+        {("template", "web")} | {("digest", f"sha256:{kind}") for kind in "tsm"},
+    ),
+    "retired": (
+        {
+            "template": "web",
+            "generation": 1,
+            "dataset": "z/coppice/web-g1-00000001",
+            "treeDigest": "sha256:t",
+            "statementDigest": "sha256:s",
+            "manifestDigest": "sha256:m",
+        },
+        "Retired web generation 1: nothing was cloned from it",
         {("template", "web")} | {("digest", f"sha256:{kind}") for kind in "tsm"},
     ),
     "reloaded": (

@@ -24,6 +24,7 @@ from templates_app.events import (
     DomainEvent,
     Imported,
     Reloaded,
+    Retired,
     RolledBack,
     Verdict,
 )
@@ -94,6 +95,17 @@ def rolled_back(to: int, before: int) -> RolledBack:
         template="web",
         generation=to,
         before=before,
+        tree_digest=DIGEST,
+        statement_digest=DIGEST,
+        manifest_digest=DIGEST,
+    )
+
+
+def retired(number: int) -> Retired:
+    return Retired(
+        template="web",
+        generation=number,
+        dataset="",
         tree_digest=DIGEST,
         statement_digest=DIGEST,
         manifest_digest=DIGEST,
@@ -191,6 +203,26 @@ def test_there_is_nothing_to_go_back_to(events, to, error):
         lifecycle.rollback_target(state(*events), to)
 
 
+@pytest.mark.parametrize(
+    ("events", "retain", "go"),
+    [
+        ((), 0, []),
+        ((imported(1),), 0, []),
+        ((imported(1), imported(2), imported(3)), 0, [1, 2]),
+        ((imported(1), imported(2), imported(3)), 1, [1]),
+        ((imported(1), imported(2), imported(3)), 2, []),
+        ((imported(1), imported(2), imported(3)), 9, []),
+        ((imported(1), imported(2), imported(3), rolled_back(1, 3)), 1, [2]),
+        ((imported(1), imported(2), imported(3), retired(1)), 0, [2]),
+        ((imported(1), imported(2), reloaded(missing=("web",))), 0, []),
+        ((imported(1), imported(2), destroyed()), 0, []),
+        ((reloaded(added=(adopted(),)), imported(1), imported(2)), 0, [1]),
+    ],
+)
+def test_what_may_be_swept(events, retain, go):
+    assert [g.number for g in lifecycle.sweepable(state(*events), retain=retain)] == go
+
+
 class Life(RuleBasedStateMachine):
     """Any order of what may happen to a name, against the simplest account of it that there is."""
 
@@ -244,6 +276,15 @@ class Life(RuleBasedStateMachine):
         assert lifecycle.rollback_target(self.state, None).number == max(earlier)
         self.happen(rolled_back(max(earlier), self.current))
         self.current, self.gone = max(earlier), False
+
+    @precondition(lambda self: self.current is not None and not self.gone)
+    @rule()
+    def the_oldest_is_swept(self) -> None:
+        go = lifecycle.sweepable(self.state, retain=0)
+        assert {g.number for g in go} == self.alive - {0, self.current}
+        if go:
+            self.happen(retired(go[0].number))
+            self.alive.remove(go[0].number)
 
     @precondition(lambda self: self.current is not None)
     @rule()
