@@ -181,6 +181,14 @@ class Feed(s.Serializer[Any]):
     after = s.IntegerField(help_text="Ask for events after this position next.")
 
 
+class Consistency(s.Serializer[Any]):
+    first = s.IntegerField(help_text="Events in the earlier tree.")
+    second = s.IntegerField(help_text="Events in the later tree.")
+    firstRoot = s.CharField(help_text="base64, as in checkpoints.")
+    secondRoot = s.CharField()
+    hashes = s.ListField(child=s.CharField(), help_text="The proof, in the RFC's order; base64.")
+
+
 class Signature(s.Serializer[Any]):
     statementDigest = s.CharField(source="statement_digest")
     template = s.CharField(source="template_name")

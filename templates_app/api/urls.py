@@ -3,7 +3,7 @@
 from django.urls import path
 from drf_spectacular.views import SpectacularAPIView
 
-from templates_app.api import health, views
+from templates_app.api import health, log, views
 from templates_app.api.openapi import Docs
 
 urlpatterns = [
@@ -17,6 +17,10 @@ urlpatterns = [
     path("templates/<str:name>/gate", views.Gate.as_view()),
     path("templates/<str:name>/events", views.TemplateEvents.as_view()),
     path("templates/<str:name>/import", views.TemplateImport.as_view()),
+    path("log/checkpoint", log.Checkpoint.as_view()),
+    path("log/proof/inclusion", log.Inclusion.as_view()),
+    path("log/proof/consistency", log.Consistency.as_view()),
+    path("log/entries", log.Entries.as_view()),
     path("events", views.Events.as_view()),
     path("digests/<str:digest>", views.Digest.as_view()),
     path("sandboxes", views.Sandboxes.as_view()),

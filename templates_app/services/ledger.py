@@ -61,8 +61,7 @@ def write_checkpoint() -> Checkpoint:
     try:
         with files.locked(patience=_PATIENCE):
             key = files.secret_key()
-            kept = files.kept()
-            tree, last = _continued(kept)
+            tree, last = _continued()
             checkpoint = Checkpoint(f"coppice/{settings.COPPICE_NODE}", tree.size, tree.root())
             # Also one that is known: a directory may be new, or have been away.
             files.keep(checkpoint, key)
@@ -80,13 +79,13 @@ def checkpoint_after(what: str) -> None:
         logger.error("No checkpoint of the log after %s: %s", what, error.detail)
 
 
-def _continued(kept: list[tuple[Checkpoint, Path]]) -> tuple[Frontier, str]:
+def _continued() -> tuple[Frontier, str]:
     """The tree of the newest checkpoint, grown by the rows since; its last leaf hash, in hex."""
-    newest = kept[-1][0] if kept else None
-    known = files.frontier(newest) if newest else None
-    if newest is None or known is None:
+    newest = files.newest()
+    known = files.frontier(newest[0]) if newest else None
+    if known is None:
         tree = Frontier()
-        last, _ = _grow(tree, kept)
+        last, _ = _grow(tree, files.kept())
         return tree, last
     tree, last = known
     if tree.size:

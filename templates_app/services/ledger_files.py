@@ -85,14 +85,21 @@ def _public_keys() -> list[signify.PublicKey]:
 def kept() -> list[tuple[Checkpoint, Path]]:
     """All checkpoints of all directories, the smallest first, each with its note's file.
 
-    LogInconsistent where one is not a note that a key of this log signed; Unavailable.
+    LogInconsistent where one is not a note that a key of this log signed, or where two of one size
+    have different roots; Unavailable.
     """
-    keys, found = _public_keys(), []
-    for directory in directories():
-        for path in notes(directory):
-            with _files(), path.open("rb") as file:
-                note = file.read(_LARGEST)
-            found.append((_verified(note, keys, path), path))
+    return _read([path for directory in directories() for path in notes(directory)])
+
+
+def newest() -> tuple[Checkpoint, Path] | None:
+    """The last of ``kept``, without reading the others: after some years there are many."""
+    found = _read([path for directory in directories() for path in notes(directory)[-1:]])
+    return found[-1] if found else None
+
+
+def _read(paths: list[Path]) -> list[tuple[Checkpoint, Path]]:
+    keys = _public_keys()
+    found = [(_verified(note(path), keys, path), path) for path in paths]
     found.sort(key=lambda one: one[0].size)
     for (one, path), (other, _) in itertools.pairwise(found):
         if one.size == other.size and one.root != other.root:
@@ -107,6 +114,11 @@ def notes(directory: Path) -> list[Path]:
     """The notes there, the smallest log first."""
     with _files():
         return sorted(directory.glob("checkpoint-*.note"))
+
+
+def note(path: Path) -> bytes:
+    with _files(), path.open("rb") as file:
+        return file.read(_LARGEST)
 
 
 def _verified(note: bytes, keys: list[signify.PublicKey], path: Path) -> Checkpoint:
