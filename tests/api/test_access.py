@@ -31,6 +31,8 @@ ACCESS: dict[str, dict[str, frozenset[str]]] = {
     "templates/<str:name>/statement": {"GET": EVERY},
     "templates/<str:name>/signatures": {"GET": EVERY, "POST": frozenset({"signer"})},
     "templates/<str:name>/gate": {"GET": EVERY},
+    "templates/<str:name>/generations": {"GET": EVERY},
+    "templates/<str:name>/rollback": {"POST": frozenset({"operator"})},
     "templates/<str:name>/events": {"GET": EVERY},
     "templates/<str:name>/import": {"GET": EVERY},
     "log/checkpoint": {"GET": EVERY},
