@@ -57,6 +57,7 @@ bench: setup ## Figures, each against a peer in the same run; also in var/bench/
 
 soak: setup ## Kill writers of the log, feed readers odd bytes and odd layers, for SOAK_SECONDS (600) each
 	@SOAK_SECONDS=$${SOAK_SECONDS:-600} $(VENV)/pytest tests/store/test_live_reader.py tests/native/test_fuzz.py tests/native/test_model_properties.py
+	@SOAK_REPLACEMENTS=$${SOAK_REPLACEMENTS:-20} $(VENV)/pytest tests/e2e/test_replace.py
 
 docs: setup ## Write docs/reference/openapi.yaml anew, and hold the documentation to the code
 	@$(MANAGE) spectacular --file docs/reference/openapi.yaml

@@ -212,6 +212,12 @@ class EventIdReused(Conflict):
     title = "An event with this id and other content is in the log"
 
 
+class IdempotencyKeyReused(Conflict):
+    code, status = "idempotency_key_reused", 422
+    title = "This Idempotency-Key was used for another import"
+    hint = "Take a new key for each import; repeat one only with the same body."
+
+
 class TreeChanged(Conflict):
     code, permanent = "tree_changed", False
     title = "Files changed while they were read"

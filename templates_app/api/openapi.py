@@ -76,4 +76,10 @@ ETAG = (
 IF_MATCH = OpenApiParameter(
     "If-Match", str, OpenApiParameter.HEADER, description="The ETag of what is meant: else 412."
 )
+IDEMPOTENCY_KEY = OpenApiParameter(
+    "Idempotency-Key",
+    {"type": "string", "pattern": "^[!-~]{1,255}$"},
+    OpenApiParameter.HEADER,
+    description="Of the caller's choice: the same request with the same key is done once.",
+)
 LOCATION = _header("Location", "The new thing's address.", 201)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import Any
 
 from django.utils.http import parse_etags
@@ -14,9 +15,11 @@ from rest_framework.views import APIView
 
 from templates_app.api import serializers as shapes
 from templates_app.api.permissions import Needs
-from templates_app.errors import PreconditionFailed
+from templates_app.errors import PreconditionFailed, TemplateNotFound
 from templates_app.events import Meta
 from templates_app.services import common, queries
+
+_KEY = re.compile(r"[!-~]{1,255}")
 
 
 def who(request: Request) -> Meta:
@@ -80,7 +83,10 @@ def unless_changed(request: Request, name: str) -> None:
     wanted = request.headers.get("If-Match")
     if wanted is None:
         return
-    data = shapes.Template(queries.template(name=name)).data
+    try:
+        data = shapes.Template(queries.template(name=name)).data
+    except TemplateNotFound as gone:
+        raise PreconditionFailed(f"There is no template {name}.") from gone
     if not {_etag(data), "*"} & set(parse_etags(wanted)):
         raise PreconditionFailed("It has changed since the tag in If-Match was given out.")
 
@@ -94,3 +100,10 @@ def tagged(request: Request, data: Any) -> Response:
     if etag in {tag.removeprefix("W/") for tag in wanted} or "*" in wanted:
         return Response(status=304, headers=headers)
     return Response(data, headers=headers)
+
+
+def idempotency_key(request: Request) -> str | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise ValidationError({"Idempotency-Key": ["It must be 1 to 255 visible ASCII letters."]})
+    return key

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.http import HttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema
@@ -15,6 +17,7 @@ from templates_app.api.errors import MEDIA_TYPE
 from templates_app.api.openapi import (
     DIGEST,
     ETAG,
+    IDEMPOTENCY_KEY,
     IF_MATCH,
     LOCATION,
     MAX_PAGE,
@@ -25,8 +28,25 @@ from templates_app.api.openapi import (
     query,
     whole,
 )
-from templates_app.api.shared import View, checked, flag, number, tagged, unless_changed, who
-from templates_app.services import generations, imports, launches, pool, queries, signing
+from templates_app.api.shared import (
+    View,
+    checked,
+    flag,
+    idempotency_key,
+    number,
+    tagged,
+    unless_changed,
+    who,
+)
+from templates_app.services import (
+    generations,
+    idempotency,
+    imports,
+    launches,
+    pool,
+    queries,
+    signing,
+)
 
 
 class Templates(View):
@@ -54,17 +74,26 @@ class Templates(View):
 
     @extend_schema(
         operation_id="templates_import",
-        parameters=[LOCATION],
+        parameters=[LOCATION, IF_MATCH, IDEMPOTENCY_KEY],
         request=shapes.ImportRequest,
-        responses={201: shapes.Template, **problems(409, 415, 422, 500, 501, 502, 504, 507)},
+        responses={201: shapes.Template, **problems(409, 412, 415, 422, 500, 501, 502, 504, 507)},
     )
     def post(self, request: Request) -> Response:
         """Import an image; blocks until the template is there."""
         wanted = checked(shapes.ImportRequest, request.data)
-        imports.import_template(
-            name=wanted["name"], source=wanted["from"], force=wanted["force"], context=who(request)
-        )
-        row = queries.template(name=wanted["name"])
+        arguments: dict[str, Any] = {
+            "name": wanted["name"],
+            "source": wanted["from"],
+            "force": wanted["force"],
+            "context": who(request),
+            "unless": lambda: unless_changed(request, wanted["name"]),
+        }
+        key = idempotency_key(request)
+        if key is None:
+            imports.import_template(**arguments)
+            row = queries.template(name=wanted["name"])
+        else:
+            row = queries.outcome(idempotency.import_once(key=key, **arguments))
         return Response(
             shapes.Template(row).data,
             status=201,
@@ -157,13 +186,18 @@ class Signatures(View):
 
     @extend_schema(
         operation_id="signatures_add",
-        parameters=[NAME],
+        parameters=[NAME, IF_MATCH],
         request=shapes.SignatureRequest,
-        responses={201: shapes.Signature, **problems(409, 415, 422)},
+        responses={201: shapes.Signature, **problems(409, 412, 415, 422)},
     )
     def post(self, request: Request, name: str) -> Response:
         wanted = checked(shapes.SignatureRequest, request.data)
-        recorded = signing.sign(name=name, signature=wanted["signature"], context=who(request))
+        recorded = signing.sign(
+            name=name,
+            signature=wanted["signature"],
+            context=who(request),
+            unless=lambda: unless_changed(request, name),
+        )
         row = models.Signature.objects.get(pk=recorded.position)
         return Response(shapes.Signature(row).data, status=201)
 

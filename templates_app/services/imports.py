@@ -32,11 +32,14 @@ def import_template(
     context: Meta,
     event_id: UUID | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    unless: Callable[[], None] = lambda: None,
 ) -> Recorded:
     """Import ``source`` (``oci:…``) as the next generation of ``name``; blocks until it is done.
 
     Returns the ``imported`` event. ``event_id`` makes a repeated call harmless: where an event with
-    that id is in the log, it is returned and nothing is imported. Raises any error of the tree;
+    that id is in the log, it is returned and nothing is imported. ``unless`` raises where the
+    template is not what the caller has seen; it is asked before the import, and once more when the
+    event is appended, with nothing in between. Raises any error of the tree;
     after each one but a malformed name and a conflict there is an ``import-failed`` event, and
     nothing that the import made is left.
     """
@@ -49,8 +52,9 @@ def import_template(
         _record_failure(template.text, "", quote(source)[:600], "parse", error, None, context)
         raise
     lifecycle.next_generation(common.state_of(template.text), force=force)
+    unless()
     with _acquire(template.text, parsed, context) as held:
-        return _import(template, parsed, force, context, event_id, held, on_progress)
+        return _import(template, parsed, force, context, event_id, held, on_progress, unless)
 
 
 def _acquire(name: str, source: Source, context: Meta) -> leases.Held:
@@ -73,6 +77,7 @@ def _import(
     event_id: UUID | None,
     held: leases.Held,
     on_progress: Callable[[Progress], None] | None,
+    unless: Callable[[], None],
 ) -> Recorded:
     # Again, now that nobody else can import this name: somebody may have done so just before.
     if event_id is not None and (done := store.find(event_id)) is not None:
@@ -99,7 +104,7 @@ def _import(
     )
 
     def commit(made: pipeline.Made) -> Recorded:
-        return _commit(job, made, force, context, event_id)
+        return _commit(job, made, force, context, event_id, unless)
 
     def committed() -> Recorded | None:
         connection.close_if_unusable_or_obsolete()  # it may be what broke
@@ -126,13 +131,19 @@ def _import(
 
 
 def _commit(
-    job: pipeline.Job, made: pipeline.Made, force: bool, context: Meta, event_id: UUID | None
+    job: pipeline.Job,
+    made: pipeline.Made,
+    force: bool,
+    context: Meta,
+    event_id: UUID | None,
+    unless: Callable[[], None],
 ) -> Recorded:
     """Append the event under the state that it was decided on; decide anew if that has changed."""
     for attempt in range(common.ATTEMPTS):
         stream = f"template:{job.name}"
         version = store.stream_version(stream)
         lifecycle.next_generation(common.state_of(job.name.text), force=force)
+        unless()
         try:
             (recorded,) = store.append(
                 [_imported(job, made, force)],

@@ -73,6 +73,22 @@ def template(*, name: str) -> TemplateRow:
     return rows[0]
 
 
+def outcome(recorded: Recorded) -> TemplateRow:
+    """The template as an import's event left it, whatever has become of it since."""
+    event = recorded.event
+    if not isinstance(event, Imported):
+        raise TypeError(f"{recorded.type} has no outcome")
+    made = Generation.objects.get(template_name=event.template, number=event.generation)
+    row = Template(
+        name=event.template,
+        current=made,
+        snapshot=event.snapshot,
+        missing=False,
+        position=recorded.position,
+    )
+    return TemplateRow(row, (event.template, event.statement_digest) in signed_statements())
+
+
 def signed_statements() -> set[tuple[str, str]]:
     """(template, statement digest) of what a key that is trusted now has signed."""
     keys = [key.public_key.text for key in signing.trusted_keys()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 from django.conf import settings
 
@@ -26,8 +27,17 @@ def statement(*, name: str) -> bytes:
     return lifecycle.current(common.state_of(template.text)).statement.encode()
 
 
-def sign(*, name: str, signature: str, context: Meta) -> Recorded:
+def sign(
+    *,
+    name: str,
+    signature: str,
+    context: Meta,
+    unless: Callable[[], None] = lambda: None,
+) -> Recorded:
     """Accept a signature over the current statement. Idempotent for a key and a statement.
+
+    ``unless`` raises where the template is not what the caller has seen; nothing can change between
+    its look and the event.
 
     Raises TemplateNotFound, SignatureMalformed, SigningKeyUntrusted, SignatureRejected.
     """
@@ -35,6 +45,7 @@ def sign(*, name: str, signature: str, context: Meta) -> Recorded:
     for attempt in range(common.ATTEMPTS):
         version = store.stream_version(f"template:{template}")
         generation = lifecycle.current(common.state_of(template.text))
+        unless()
         text = generation.statement.encode()
         key = signify.verify_with_any(text, signature, trusted_keys())
         known = Signature.objects.filter(

@@ -32,3 +32,39 @@ def test_a_rollback_finds_nothing_to_go_back_to(api: Api):
         assert (answer.status_code, answer.json()["code"]) == (404, "generation_not_found")
     assert post(operator, "/templates/db/rollback", {}).json()["code"] == "template_not_found"
     assert post(api.as_("gateway"), "/templates/web/rollback", {}).status_code == 403
+
+
+def test_what_has_changed_is_not_signed_imported_or_rolled_back(api: Api):
+    api.adopt("web")
+    api.trust()
+    tag = api.as_("signer").get("/templates/web").headers["ETag"]
+    body = {"signature": api.signature("web")}
+    calls = [
+        ("signer", "/templates/web/signatures", body),
+        ("operator", "/templates", {"name": "web", "from": "oci:h.example/x:1", "force": True}),
+        ("operator", "/templates", {"name": "db", "from": "oci:h.example/x:1"}),
+    ]
+    for role, path, sent in calls:
+        answer = api.as_(role).post(
+            path, sent, content_type="application/json", headers={"If-Match": '"another"'}
+        )
+        assert (answer.status_code, answer.json()["code"]) == (412, "precondition_failed")
+    signed = api.as_("signer").post(
+        "/templates/web/signatures",
+        body,
+        content_type="application/json",
+        headers={"If-Match": tag},
+    )
+    assert signed.status_code == 201
+
+
+@pytest.mark.parametrize("key", ["", "a b", "k" * 256, "\u00e9"])
+def test_an_idempotency_key_is_visible_ascii(api: Api, key: str):
+    answer = api.as_("operator").post(
+        "/templates",
+        {"name": "web", "from": "oci:h.example/x:1"},
+        content_type="application/json",
+        headers={"Idempotency-Key": key},
+    )
+    assert answer.status_code == 400
+    assert "Idempotency-Key" in answer.json()["errors"]
