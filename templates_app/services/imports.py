@@ -123,6 +123,8 @@ def _import(
         if job.done:
             raise  # an interrupt that came after the commit: the generation is there
         _failed(job, error, context)
+        if job.made_states and isinstance(error, Exception):  # an interrupt wants an end
+            layers.prune_quietly()
         raise
     generations.point_alias(driver, template.text)
     if job.made_states:

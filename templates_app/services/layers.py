@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 
 from django.conf import settings
+from django.db import DatabaseError
 
 from templates_app import layered
 from templates_app.datasets.base import DatasetDriver
@@ -145,7 +146,7 @@ def _forget_texts(place: layered.Kept) -> None:
 
 
 def prune_quietly() -> None:
-    """After an import that has made states: it is done, whatever comes of this."""
+    """After an import that has made states: whether it is done does not depend on this."""
     try:
         prune()
     except CoppiceError as error:
@@ -154,3 +155,5 @@ def prune_quietly() -> None:
             error.detail,
             extra={"code": error.code, "private": error.private},
         )
+    except (DatabaseError, OSError) as error:
+        logger.warning("layer states could not be pruned: %s", error)

@@ -103,7 +103,7 @@ def test_over_a_kept_base_the_tree_is_the_same(zfs_pool, dir_pool, kept, registr
         assert tree.scan(path, limit_entries=1000).digest == made.tree_digest
 
 
-def serve_on(zfs_root: str, state: Path, host: str, serve: MakeServer) -> Server:
+def serve_on(zfs_root: str, state: Path, host: str, serve: MakeServer, **settings: str) -> Server:
     return serve(
         Installation(
             state,
@@ -111,6 +111,7 @@ def serve_on(zfs_root: str, state: Path, host: str, serve: MakeServer) -> Server
             COPPICE_ENGINE="native",
             COPPICE_REGISTRIES_INSECURE=host,
             COPPICE_PLATFORM="linux/amd64",
+            **settings,
         )
     )
 
@@ -196,3 +197,25 @@ def test_a_killed_import_is_gone_on_with_at_its_last_layer(
     assert answer.status_code == 201, answer.text
     assert (answer.json()["fetchedBytes"], answer.json()["cachedBytes"]) == (len(upper.blob), 0)
     assert answer.json()["writtenBytes"] == 1000
+
+
+def test_what_a_failed_import_kept_is_within_the_limit(
+    tmp_path: Path, zfs_root: str, faults: FaultProxy, serve: MakeServer
+):
+    """Else whoever has images that fail in their last layer fills the pool."""
+    settings = {"COPPICE_LIMIT_LAYERS_BYTES": "0"}
+    server = serve_on(zfs_root, tmp_path / "state", faults.host, serve, **settings)
+    twice = images.layer([images.file("x", "1"), images.file("x", "2")])
+    images.push(faults.upstream, "states/failed", "1", images.image([*BASE, twice]))
+    body = {"name": "web", "from": f"oci:{faults.host}/states/failed:1"}
+    come = threading.Event()
+    faults.on(twice.digest, until=come)
+    with ThreadPoolExecutor(1) as other:
+        refused = other.submit(server.api("operator").post, "/templates", json=body)
+        until = time.monotonic() + 60
+        while len(below(zfs_root, "snapshot")) < len(BASE):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        come.set()
+        assert refused.result().json()["rule"] == "duplicate"
+    assert [one for one in below(zfs_root, "filesystem") if "/image-" in one] == []
