@@ -96,7 +96,8 @@ def test_each_role_may_do_what_the_table_says_and_no_more(api: Api, pattern: str
             elif method == "OPTIONS":
                 assert answer.status_code == (405 if pattern == "docs" else 200), said
             elif allowed is None:
-                assert (answer.status_code, code) == (405, "method_not_allowed"), said
+                assert answer.status_code == 405, said
+                assert method == "HEAD" or code == "method_not_allowed", said
                 assert method not in answer["Allow"], said
             elif role in allowed:
                 assert answer.status_code not in (401, 403, 405, 500), said
