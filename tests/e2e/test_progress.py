@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,18 @@ def seen(server: Server, what: Any) -> dict[str, Any]:
     raise AssertionError(f"not seen within {WITHIN} s; the last was {status}")
 
 
+@contextlib.contextmanager
+def released(held: threading.Event, *, after: float) -> Iterator[None]:
+    """Let go in any case, so that who waits for the command's next line does not wait for ever."""
+    timer = threading.Timer(after, held.set)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+
+
 def test_every_layer_is_followed_and_the_figures_are_kept(server: Server, faults: FaultProxy):
     parts = layers()
     reference = f"{faults.host}/watched:1"
@@ -71,12 +85,16 @@ def test_every_layer_is_followed_and_the_figures_are_kept(server: Server, faults
         assert (status["done"], status["total"]) == (sizes[0] + sizes[2], sum(sizes))
         assert [one["state"] for one in status["layers"]] == ["done", "waiting", "pull"]
         assert [one["totalBytes"] for one in status["layers"]] == sizes
+        # The command, too, has said so before the second is let go; it asks once in a while only.
+        told = f"web: layer 1/3 done, {sizes[0]}B/{sizes[0]}B, 3 entries\n"
+        assert command.stderr is not None
+        with released(second, after=WITHIN):
+            assert told in iter(command.stderr.readline, "")
     finally:
         second.set()
         out, said = command.communicate(timeout=WITHIN)
     assert command.returncode == 0, said
     assert out.startswith("template=web ")
-    assert f"web: layer 1/3 done, {sizes[0]}B/{sizes[0]}B, 3 entries" in said.splitlines()
 
     first = server.api("auditor").get("/templates/web").json()
     assert (first["fetchedBytes"], first["cachedBytes"]) == (sum(sizes), 0)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from deploy import images
 from templates_app.datasets.base import DatasetDriver
+from templates_app.sources.native.limits import MAX_DEPTH
 from templates_app.sources.plant import described
 from templates_app.trust import tree
 from templates_app.trust.amend import amend
@@ -45,6 +46,7 @@ def can_be_moved(stack: Stack) -> bool:
         and b".." not in name.split(b"/")
         and name.strip(b"./") != b""
         and len(name) < 1000
+        and name.count(b"/") < MAX_DEPTH - 1
         for member in members
         for name in [member.name, *([member.target] if member.kind == b"1" else [])]
     )

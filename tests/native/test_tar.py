@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from templates_app.errors import TreeRefused
-from templates_app.sources.native import codecs, tar
+from templates_app.sources.native import codecs, failures, tar
 from templates_app.sources.native import rules as tree_rules
 from templates_app.sources.native.entry import Kind
 from templates_app.sources.native.grammar import RULES
@@ -296,7 +296,7 @@ def test_a_refusal_names_the_entry_in_a_way_that_can_be_shown():
 def test_every_rule_is_documented_once_and_nothing_else_is():
     page = (Path(__file__).parents[2] / "docs" / "reference" / "layers.md").read_text()
     rules = re.findall(r"^\| `([a-z-]+)` \|", page, re.MULTILINE)
-    assert sorted(rules) == sorted([*RULES, *codecs.RULES, *tree_rules.RULES])
+    assert sorted(rules) == sorted([*RULES, *codecs.RULES, *tree_rules.RULES, *failures.RULES])
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from templates_app.errors import CoppiceError
 from templates_app.sources.base import Layer
 from templates_app.sources.native import wire
 from templates_app.sources.native.cache import BlobCache, Blobs
@@ -136,6 +137,10 @@ class Delivery:
             with incoming.stream() as stream:
                 while data := stream.read(_COPY):
                     send(data)
+        except CoppiceError as error:
+            # Before the pipe closes: the reader will take its end for a blob that is cut off.
+            self.error = self.error or error
+            raise
         finally:
             os.close(writes)
             if reads >= 0:

@@ -49,6 +49,7 @@ _SKIPPED = {
     "devices": "devices are missing: the server does not run as root",
     "attributes": "capabilities are missing: the server does not run as root",
     "flags": "file flags are missing: this system has none",
+    "unsupported": "extended attributes are missing: the pool keeps none",
 }
 _confined: set[str] = set()  # what was logged already that a process could not give up
 
@@ -138,7 +139,6 @@ class _Fetch:
     told: dict[int, _Told] = field(default_factory=dict)  # by layer
     written: dict[str, Any] = field(default_factory=dict)  # what the writer said last
     _deadline: float = 0.0
-    _reported: dict[int, int] = field(default_factory=dict)  # bytes of each layer
     _next_report: float = 0.0
 
     @property
@@ -207,15 +207,9 @@ class _Fetch:
             entries=told.figures["entries"],
             content_bytes=told.figures["bytes"],
             left_out=LEFT_OUT,
-            findings=(*(done.findings if done else ()), *self._findings(told)),
+            findings=(*(done.findings if done else ()), *told.figures["findings"]),
             deviations=(*(done.deviations if done else ()), *self._deviations()),
         )
-
-    def _findings(self, told: _Told) -> list[str]:
-        findings = list(told.figures["findings"])
-        if count := self.written["skipped"]["unsupported"]:
-            findings.append(f"{count} extended attributes are missing: the pool keeps none.")
-        return findings
 
     def _deviations(self) -> list[Deviation]:
         return [
@@ -256,14 +250,14 @@ class _Fetch:
         if now < self._next_report and not at_once:
             return
         self._next_report = now + _TICK
+        # All of them, changed or not: who records this drops what comes too fast, and the last word
+        # before a long silence must get through.
         for number, layer in enumerate(self.resolved.layers):
-            here = self.delivery.here[number]
-            if number >= self.delivery.first and here != self._reported.get(number):
-                self._reported[number] = here
+            if number >= self.delivery.first:
                 self.report(
                     Progress(
                         stage="pull",
-                        done=here,
+                        done=self.delivery.here[number],
                         total=layer.size,
                         layer=number,
                         layers=len(self.resolved.layers),

@@ -18,6 +18,8 @@ from templates_app.errors import (
 
 #: What a process may say that went wrong. Anything else is a fault of ours.
 _KNOWN = {one.code: one for one in (TreeRefused, OutOfSpace, StorageReadOnly, PoolUnavailable)}
+#: The rules by which an image is refused for what the system says of it (docs/reference/layers.md).
+RULES = (LINKS, MEMORY) = ("links", "memory")
 _MAX_PRIVATE = 4000  # characters
 
 
@@ -29,7 +31,7 @@ def told(error: BaseException) -> dict[str, Any]:
         error = TreeRefused(
             "The image needs more memory than one of the engine's processes may use.",
             hint="Raise COPPICE_LIMIT_MEMORY_BYTES if this image is meant to be imported.",
-            extra={"rule": "memory"},
+            extra={"rule": MEMORY},
         )
     private = "".join(traceback.format_exception(error))[-_MAX_PRIVATE:]
     if isinstance(error, CoppiceError):
@@ -64,7 +66,7 @@ def _of_storage(error: OSError) -> BaseException:
         return TreeRefused(
             "A file of the image has more names than the pool's file system gives one.",
             hint="ext4 gives 65,000; a ZFS pool has no such limit.",
-            extra={"rule": "links"},
+            extra={"rule": LINKS},
         )
     if error.errno in (errno.EEXIST, errno.ELOOP, errno.EMLINK, errno.ENOTDIR, errno.ENOENT):
         return error  # the disk is not as the model says it is: a fault of ours, or of another
