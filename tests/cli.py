@@ -38,6 +38,8 @@ TOKEN = "a-token-of-the-tests"
 NAME = "fbsd14-min"
 DIGEST = "sha256:" + "ab" * 32
 COPPICE = [sys.executable, "-m", "templates_app.cli.main"]
+#: Tests that a shell runs in the background inherit from it that Ctrl-C is ignored.
+_HEEDING = ["env", "--default-signal=INT"]
 
 
 @dataclass
@@ -204,7 +206,7 @@ def spawn(
     **more: str | None,
 ) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*COPPICE, *words],
+        [*_HEEDING, *COPPICE, *words],
         cwd=ROOT,
         env=_process_environment(url, **more),
         stdin=subprocess.DEVNULL,
@@ -244,7 +246,7 @@ def in_terminal(
     environ = _process_environment(url, **{"TERM": "xterm-256color", **more})
     process = subprocess.Popen(
         # Its controlling terminal, too: without one a typed Ctrl-C is no signal.
-        ["setsid", "--ctty", *COPPICE, *words],
+        ["setsid", "--ctty", *_HEEDING, *COPPICE, *words],
         cwd=ROOT,
         env=environ,
         stdin=theirs,

@@ -12,6 +12,7 @@ import contextlib
 import os
 import time
 from collections.abc import Collection, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from templates_app.datasets import trees
@@ -84,21 +85,28 @@ class DirectoryDriver:
     def seal(self, relative: str) -> Snapshot:
         path, based = self._pool.path(relative), self._pool.based(relative)
         self._pool.prepare()
+        seen: Future[trees.Look] | None = None
         with self._pool.lock(relative), trees.disk_errors("The dataset cannot be sealed"):
             if not based.is_dir():
                 if path.is_symlink() or not path.is_dir():
                     raise TemplateMissing(f"There is no dataset {path}.")
                 self._refuse_mounts(path)
-                # The event that makes this generation current survives a power failure; so
-                # must every file of it.
-                trees.make_durable(path)
+                with ThreadPoolExecutor(1) as meanwhile:
+                    seen = meanwhile.submit(trees.look, path)
+                    # The event that makes this generation current survives a power failure; so
+                    # must every file of it. To write them out changes nothing that look() sees.
+                    trees.make_durable(path)
+                seen.result()  # what it raises, before the rename
                 path.rename(based)
             if not _is_there(path):
                 path.symlink_to(based.name)
                 trees.write_names(path.parent)
-            # What somebody changes from now on gets another ctime than what look() will see.
+            # What somebody changes from now on has another ctime than what look() sees.
             time.sleep(trees.TICK)
-        return self._sealed(relative)
+        if seen is None:
+            return self._sealed(relative)
+        made = seen.result()
+        return Snapshot(name=str(based), guid=made.guid, size_bytes=made.size_bytes)
 
     def snapshot(self, relative: str) -> Snapshot | None:
         self._pool.assert_there()

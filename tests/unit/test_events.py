@@ -141,7 +141,7 @@ def test_every_event_has_a_stream_mentions_and_a_sentence(event: DomainEvent):
     kind, colon, _ = event.stream().partition(":")
     assert colon and kind in ("template", "launches", "pool", "sandbox")
     sentence = event.sentence()
-    assert sentence[0].isupper() and "None" not in sentence.split()[:2]
+    assert sentence[0].isupper()
     for kind, key in event.mentions():
         assert kind in ("template", "digest", "import", "key", "sandbox")
         assert isinstance(key, str)

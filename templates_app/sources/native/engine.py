@@ -104,7 +104,8 @@ def fetch(
             delivery.start(processes.reader.control)
             return work.run()
         except (PullFailed, TreeRefused) as error:
-            if (cause := work.blame(error, cache)) is not error:
+            # To the reader a download that broke is an archive that is cut off.
+            if (cause := work.blame(delivery.error or error, cache)) is not error:
                 raise cause from error
             raise
         finally:
@@ -279,11 +280,13 @@ class _Fetch:
 
     # --- blame -----------------------------------------------------------------------------------
 
-    def blame(self, error: CoppiceError, cache: BlobCache) -> CoppiceError:
+    def blame(self, error: BaseException, cache: BlobCache) -> BaseException:
         """The error, or where a layer had rotted in the cache, that: it is gone from there now.
 
         Wrong bytes can look like anything: damaged gzip, a bad header, another diffID.
         """
+        if not isinstance(error, PullFailed | TreeRefused):
+            return error
         if isinstance(error, PullFailed) and error.reason != "corrupt":
             return error
         rotten = [
