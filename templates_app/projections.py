@@ -162,15 +162,7 @@ def _imported(event: Imported, one: Recorded) -> None:
         Generation.objects.filter(pk=generation_key(event.template, 0)).update(
             dataset=event.moved_aside, origin=f"{event.moved_aside}@base"
         )
-    _put(
-        Template(
-            name=event.template,
-            current=generation,
-            snapshot=event.snapshot,
-            missing=False,
-            position=one.position,
-        )
-    )
+    _make_current(generation, event.snapshot, one)
 
 
 def _signed(event: Signed, one: Recorded) -> None:
@@ -242,11 +234,16 @@ def _adopted(adopted: Adopted, one: Recorded) -> None:
     )
     _put(generation)
     _bind(adopted.statement_digest, adopted.tree_digest)
+    _make_current(generation, adopted.snapshot, one)
+
+
+def _make_current(generation: Generation, snapshot: str, one: Recorded) -> None:
+    """The generation's name points at it from this event on; ``snapshot`` is the alias's."""
     _put(
         Template(
-            name=adopted.template,
+            name=generation.template_name,
             current=generation,
-            snapshot=adopted.snapshot,
+            snapshot=snapshot,
             missing=False,
             position=one.position,
         )
