@@ -2,36 +2,22 @@
 
 from __future__ import annotations
 
-import datetime
-import json
-from argparse import ArgumentParser
 from typing import Any
 
-from templates_app.management.base import Command as Base
+from templates_app.management.base import Pruning, used_at
 from templates_app.names import human_size
 from templates_app.services import cache
 from templates_app.sources.native.cache import Kept
 
 
-class Command(Base):
+class Command(Pruning):
     help = "Remove blobs that no import uses: down to COPPICE_LIMIT_CACHE_BYTES, or all."
-
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--all", action="store_true", help="whatever the limit says")
-        parser.add_argument("--dry-run", action="store_true", help="only say what would go")
-        parser.add_argument("--json", action="store_true", help="print it as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         pruned = cache.prune(everything=options["all"], dry_run=options["dry_run"])
         if options["json"]:
             rows = [_row(one) for one in pruned.gone]
-            said = {
-                "removed": rows,
-                "keptBytes": pruned.kept_bytes,
-                "limitBytes": pruned.limit_bytes,
-                "dryRun": options["dry_run"],
-            }
-            self.stdout.write(json.dumps(said, indent=2))
+            self.tell(rows, pruned.kept_bytes, pruned.limit_bytes, options["dry_run"])
             return
         for one in pruned.gone:
             note = "\tpartial" if one.partial else ""
@@ -54,4 +40,4 @@ def _row(one: Kept) -> dict[str, Any]:
 
 
 def _used(one: Kept) -> str:
-    return datetime.datetime.fromtimestamp(one.used_ns // 10**9, datetime.UTC).isoformat()
+    return used_at(one.used_ns // 10**9)

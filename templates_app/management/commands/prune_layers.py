@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import datetime
-import json
-from argparse import ArgumentParser
 from typing import Any
 
-from templates_app.management.base import Command as Base
+from templates_app.management.base import Pruning, used_at
 from templates_app.names import human_size
 from templates_app.services import layers
 
 
-class Command(Base):
+class Command(Pruning):
     help = "Remove layer states that no template needs: down to COPPICE_LIMIT_LAYERS_BYTES, or all."
-
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--all", action="store_true", help="whatever the limit says")
-        parser.add_argument("--dry-run", action="store_true", help="only say what would go")
-        parser.add_argument("--json", action="store_true", help="print it as JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
         pruned = layers.prune(everything=options["all"], dry_run=options["dry_run"])
         if options["json"]:
-            said = {
-                "removed": [_row(one) for one in pruned.gone],
-                "keptBytes": pruned.kept_bytes,
-                "limitBytes": pruned.limit_bytes,
-                "dryRun": options["dry_run"],
-            }
-            self.stdout.write(json.dumps(said, indent=2))
+            rows = [_row(one) for one in pruned.gone]
+            self.tell(rows, pruned.kept_bytes, pruned.limit_bytes, options["dry_run"])
             return
         for one in pruned.gone:
             self.stdout.write(f"{one.image.name}\t{one.image.used_bytes}\t{_used(one)}")
@@ -52,4 +39,4 @@ def _row(one: layers.Unneeded) -> dict[str, Any]:
 
 
 def _used(one: layers.Unneeded) -> str:
-    return datetime.datetime.fromtimestamp(int(one.used_at), datetime.UTC).isoformat()
+    return used_at(int(one.used_at))
