@@ -31,7 +31,7 @@ run: ## Serve what the demo left, or else a fresh development server (QUEUE=1: w
 	@$(VENV)/python -m deploy.serve $(if $(QUEUE),--queue)
 
 test: check ## Set-up, the checks, then all tests on the real programs; what CI runs
-	@$(ZFS) $(VENV)/pytest -n 2
+	@$(ZFS) $(VENV)/pytest -n 2 --dist worksteal
 
 check: setup lint types ## All but the tests: lint, types, Django's checks, migrations
 	@$(MANAGE) check --fail-level WARNING
@@ -55,9 +55,13 @@ bench: setup ## Figures, each against a peer in the same run; also in var/bench/
 		$(ZFS) $(VENV)/python -m bench.$$one; \
 	done
 
-soak: setup ## Kill writers of the log, feed readers odd bytes and odd layers, for SOAK_SECONDS (600) each
+soak: setup ## All kills at every step; then mixed load, odd bytes, odd layers, for SOAK_SECONDS (600) each
+	@FAULTS=all $(ZFS) $(VENV)/pytest -n 2 tests/faults --deselect tests/faults/test_soak.py
+	@head -1 var/faults/report.txt
+	@SOAK_SECONDS=$${SOAK_SECONDS:-600} $(ZFS) $(VENV)/pytest -s tests/faults/test_soak.py
 	@SOAK_SECONDS=$${SOAK_SECONDS:-600} $(VENV)/pytest tests/store/test_live_reader.py tests/native/test_fuzz.py tests/native/test_model_properties.py
-	@SOAK_REPLACEMENTS=$${SOAK_REPLACEMENTS:-20} $(VENV)/pytest tests/e2e/test_replace.py
+	@SOAK_REPLACEMENTS=$${SOAK_REPLACEMENTS:-20} $(ZFS) $(VENV)/pytest tests/e2e/test_replace.py
+	@SOAK_SECONDS=1 $(ZFS) $(VENV)/pytest tests/services tests/api/test_schemathesis.py tests/native/test_parity_of_images.py tests/native/test_hostile.py
 
 docs: setup ## Write docs/reference/openapi.yaml anew, and hold the documentation to the code
 	@$(MANAGE) spectacular --file docs/reference/openapi.yaml

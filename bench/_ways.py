@@ -83,6 +83,7 @@ class Recipe:
     def __init__(self, place: Path, pool: Pool) -> None:
         self.place, self.pool = place, pool
         self.storage: list[str] = []
+        self.tree = place  # what the last run made
         self.forget()
 
     def forget(self) -> None:
@@ -96,6 +97,7 @@ class Recipe:
     def run(self, reference: str) -> float:
         begun = time.perf_counter()
         name, into = self.pool.fresh("recipe")
+        self.tree = into
         self.pull(reference)
         container = run(*self.storage, "from", "--tls-verify=false", f"docker://{reference}")
         source = run(*self.storage, "mount", container)

@@ -13,6 +13,8 @@ unchanged  the same digest under another name, against one HEAD and a bare ``zfs
 memory     60,000 entries, 1 GB: the most that the server and its children hold together
 self       the recipe against itself: the machine's noise
 
+After each cold case the tree that the recipe made is read, and must have native's tree digest.
+
 The table goes to stdout, the figures to var/bench/import.json. Ends with 1 where a goal is missed.
 ``python -m bench.import cold dir debian`` measures what these words name, and leaves the file as it
 is. ENGINE=buildah measures the other engine, RUNS=N repeats as often.
@@ -20,6 +22,7 @@ is. ENGINE=buildah measures the other engine, RUNS=N repeats as often.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import statistics
@@ -34,6 +37,9 @@ from typing import Any
 
 from bench import _images
 from bench._ways import Clone, Coppice, Floor, Pool, Recipe, run
+from templates_app.sources.plant import described
+from templates_app.trust import tree
+from templates_app.trust.amend import amend
 from tests.registries import Registry
 from tests.servers import ROOT
 
@@ -41,6 +47,7 @@ RUNS = int(os.environ.get("RUNS", "3"))
 FEWER = min(RUNS, 2)  # where the recipe takes a minute
 ENGINE = os.environ.get("ENGINE", "native")
 RESULT = ROOT / "var" / "bench" / "import.json"
+NAMESERVER = "10.78.0.1"  # the default: what an import plants, and the recipe does not
 MB = 1024 * 1024
 
 
@@ -172,7 +179,25 @@ def measure(bench: Bench, case: Case) -> dict[str, Any]:
     for name, seconds_of in times.items():
         row[f"{name}Seconds"] = round(statistics.median(seconds_of), 3)
         row[f"{name}Spread"] = round((max(seconds_of) - min(seconds_of)) / 2, 3)
+    if case.name == "cold":
+        row["treeDigest"] = same_tree(bench, case)
     return {**row, "runs": case.runs}
+
+
+def same_tree(bench: Bench, case: Case) -> str:
+    """The digest of the tree that the recipe made last. It ends all where native's is another."""
+    manifest = io.BytesIO()
+    tree.scan(bench.recipe(case.pool).tree, limit_entries=1_000_000, into=manifest)
+    # buildah makes a root of its own; none of these images says how it is.
+    found = manifest.getvalue().replace(b"\n. type=dir mode=0555 ", b"\n. type=dir mode=0755 ", 1)
+    theirs = tree.digest(amend(found, described(NAMESERVER)))
+    ours = str(bench.server(case.pool).template["treeDigest"])
+    if theirs != ours:
+        raise SystemExit(
+            f"{case.image} on {case.pool}: the recipe's tree has the digest {theirs},"
+            f" {ENGINE}'s has {ours}."
+        )
+    return ours
 
 
 First = tuple[Coppice, Callable[[], object], str] | None
@@ -312,6 +337,8 @@ def show(case: Case, row: dict[str, Any], *, head: bool) -> None:
     )
     if stages := row.get("milliseconds"):
         print(f"{'':10}ms: {', '.join(f'{stage} {took}' for stage, took in stages.items())}")
+    if digest := row.get("treeDigest"):
+        print(f"{'':10}tree: {digest}, the recipe's too")
 
 
 def chosen(words: list[str]) -> list[Case]:

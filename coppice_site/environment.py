@@ -1,4 +1,4 @@
-"""Every environment variable that Coppice knows, and readers that refuse odd values.
+"""Every environment variable that Coppice knows.
 
 ``VARIABLES`` is the list that ``manage.py settings`` prints and that docs/reference/settings.md is
 held to. ``read`` is called by settings.py alone: nothing else looks at the environment.
@@ -6,135 +6,28 @@ held to. ``read`` is called by settings.py alone: nothing else looks at the envi
 
 from __future__ import annotations
 
-import os
-import platform as host
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from templates_app.errors import CoppiceError
-from templates_app.names import Platform, Reference
-
-
-class Odd(ValueError):
-    """A value that its reader does not take; the text says what it takes."""
-
-
-def switch(text: str) -> bool:
-    match text.lower():
-        case "1" | "true" | "yes" | "on":
-            return True
-        case "0" | "false" | "no" | "off":
-            return False
-    raise Odd("must be one of 1, true, yes, on, 0, false, no, off")
-
-
-def gate_mode(text: str) -> str:
-    if text.lower() == "warn":
-        return "warn"
-    try:
-        return "on" if switch(text) else "off"
-    except Odd:
-        raise Odd("must be one of 1, true, yes, on, 0, false, no, off, warn") from None
-
-
-def whole(least: int, most: int) -> Callable[[str], int]:
-    def read_whole(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,18}", text) or not least <= int(text) <= most:
-            raise Odd(f"must be a whole number from {least} to {most}")
-        return int(text)
-
-    return read_whole
-
-
-def one_of(*words: str) -> Callable[[str], str]:
-    def read_word(text: str) -> str:
-        if text not in words:
-            raise Odd(f"must be one of {', '.join(words)}")
-        return text
-
-    return read_word
-
-
-def absolute_path(text: str) -> Path | None:
-    if not text:
-        return None
-    if not text.startswith("/") or "\0" in text:
-        raise Odd("must be an absolute path")
-    return Path(os.path.normpath(text))
-
-
-def pool(text: str) -> str:
-    scheme, colon, rest = text.partition(":")
-    dataset = r"[A-Za-z][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_.-]+)*"
-    if scheme == "zfs" and re.fullmatch(dataset, rest):
-        return text
-    if scheme == "dir" and rest.startswith("/") and "@" not in rest:
-        return f"dir:{os.path.normpath(rest)}"
-    raise Odd("must be zfs:DATASET (zfs:zroot/jails) or dir:/ABSOLUTE/PATH without '@'")
-
-
-def host_platform() -> str:
-    """The platform of this machine in the words of GOOS and GOARCH."""
-    machine = host.machine().lower()
-    words = {"x86_64": "amd64", "aarch64": "arm64", "i386": "386", "i686": "386"}
-    return f"{host.system().lower()}/{words.get(machine, machine)}"
-
-
-def platform(text: str) -> Platform:
-    try:
-        return Platform.parse(text or host_platform())
-    except CoppiceError:
-        raise Odd("must be os/arch, for example freebsd/amd64") from None
-
-
-def hosts(text: str) -> tuple[str, ...]:
-    found = tuple(part.strip().lower() for part in text.split(",") if part.strip())
-    for one in found:
-        if not re.fullmatch(r"[a-z0-9.\[\]:-]{1,255}", one):
-            raise Odd("must be registry hosts (host or host:port), separated by commas")
-    return found
-
-
-def mirrors(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """``host=mirror[,mirror]``, several of them separated by ``;``."""
-    found = {}
-    for part in filter(None, (one.strip() for one in text.split(";"))):
-        host, _, rest = part.partition("=")
-        of, there = hosts(host), hosts(rest)
-        if len(of) != 1 or not there or of[0] in found or not all(map(_is_host, of + there)):
-            raise Odd("must be HOST=MIRROR[,MIRROR], separated by semicolons, each host once")
-        found[of[0]] = there
-    return tuple(found.items())
-
-
-def _is_host(text: str) -> bool:
-    """Whether it can stand at the front of a reference."""
-    try:
-        return Reference.parse(f"{text}/x").host == text
-    except CoppiceError:
-        return False
-
-
-def nameserver(text: str) -> str:
-    if text and not re.fullmatch(r"[0-9a-fA-F.:]{2,45}", text):
-        raise Odd("must be an IP address, or empty to plant no resolv.conf")
-    return text
-
-
-def node(text: str) -> str:
-    chosen = text or re.sub(r"[^a-zA-Z0-9.-]", "-", host.node() or "localhost")[:63]
-    if not re.fullmatch(r"[a-zA-Z0-9][a-zA-Z0-9.-]{0,62}", chosen):
-        raise Odd("must be 1 to 63 letters, digits, dots and hyphens")
-    return chosen
-
-
-def anything(text: str) -> str:
-    return text
+from coppice_site.readers import (
+    Odd,
+    absolute_path,
+    anything,
+    gate_mode,
+    globs,
+    hosts,
+    mirrors,
+    nameserver,
+    node,
+    one_of,
+    platform,
+    pool,
+    switch,
+    whole,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,10 +89,35 @@ VARIABLES = (
         " and recorded as unsigned.",
     ),
     Variable(
+        "COPPICE_GATE_EXEMPT",
+        "",
+        globs,
+        "Patterns of template names, separated by commas (`test-*`): for these a gate that is `on`"
+        " is `warn`. It is on for every other name.",
+    ),
+    Variable(
+        "COPPICE_REQUIRE_SIGNATURES",
+        "1",
+        whole(1, 10),
+        "By how many keys a template must be signed.",
+    ),
+    Variable(
+        "COPPICE_REQUIRE_TWO_PERSONS",
+        "off",
+        switch,
+        "A signature that was handed in by the account that imported the template does not count.",
+    ),
+    Variable(
         "COPPICE_TRUSTED_KEYS",
         "",
         absolute_path,
         "Directory of `.pub` files of signify: the keys whose signatures count. Read at each use.",
+    ),
+    Variable(
+        "COPPICE_COSIGN_KEYS",
+        "",
+        absolute_path,
+        "Directory of cosign's `.pub` files (PEM); what registries hold of images is held to them.",
     ),
     Variable(
         "COPPICE_LOG_KEY",
@@ -254,6 +172,12 @@ VARIABLES = (
     ),
     Variable("COPPICE_NODE", "", node, "This server's name in events. Empty: the host's name."),
     Variable(
+        "COPPICE_LEASE_SECONDS",
+        "60",
+        whole(2, 3600),
+        "After so much silence of another server its import is taken to be dead.",
+    ),
+    Variable(
         "COPPICE_LIMIT_STEP_SECONDS",
         "3600",
         whole(1, 86400),
@@ -284,6 +208,18 @@ VARIABLES = (
         "The most bytes of layer states that are kept on a `zfs:` pool beyond what templates need.",
     ),
     Variable(
+        "COPPICE_SPACE_MARGIN_BYTES",
+        "134217728",
+        whole(0, 10**15),
+        "Bytes that an import leaves free on the pool and where blobs are kept, or is refused.",
+    ),
+    Variable(
+        "COPPICE_QUOTA_BYTES",
+        "0",
+        whole(0, 10**15),
+        "The most bytes that a sandbox or an image may take; 0: any. `zfs:` pools (refquota).",
+    ),
+    Variable(
         "COPPICE_RETAIN_GENERATIONS",
         "1",
         whole(0, 1000),
@@ -312,7 +248,8 @@ VARIABLES = (
         "COPPICE_LIMIT_MEMORY_BYTES",
         "4294967296",
         whole(2**28, 10**15),
-        "The most memory that one of the native engine's two processes may use.",
+        "The most memory that one of the native engine's two processes may use. A tree's manifest"
+        " may have an eighth of it.",
     ),
     Variable(
         "COPPICE_LOG_LEVEL",

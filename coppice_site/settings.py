@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 
 from coppice_site import environment, logs
+from templates_app.names import NameGlob
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -26,7 +27,11 @@ COPPICE_PLATFORM = _values["COPPICE_PLATFORM"]
 COPPICE_REFUSE_FOREIGN: bool = _values["COPPICE_REFUSE_FOREIGN"]
 COPPICE_DNS_NAMESERVER: str = _values["COPPICE_DNS_NAMESERVER"]
 COPPICE_REQUIRE_SIGNED_TEMPLATES: str = _values["COPPICE_REQUIRE_SIGNED_TEMPLATES"]
+COPPICE_GATE_EXEMPT: tuple[NameGlob, ...] = _values["COPPICE_GATE_EXEMPT"]
+COPPICE_REQUIRE_SIGNATURES: int = _values["COPPICE_REQUIRE_SIGNATURES"]
+COPPICE_REQUIRE_TWO_PERSONS: bool = _values["COPPICE_REQUIRE_TWO_PERSONS"]
 COPPICE_TRUSTED_KEYS: Path | None = _values["COPPICE_TRUSTED_KEYS"]
+COPPICE_COSIGN_KEYS: Path | None = _values["COPPICE_COSIGN_KEYS"]
 COPPICE_LOG_KEY: Path | None = _values["COPPICE_LOG_KEY"]
 COPPICE_CHECKPOINT_DIR: Path | None = _values["COPPICE_CHECKPOINT_DIR"]
 COPPICE_IMPORT_ROOTS: tuple[Path, ...] = _values["COPPICE_IMPORT_ROOTS"]
@@ -38,6 +43,7 @@ COPPICE_REGISTRY_MIRRORS: tuple[tuple[str, tuple[str, ...]], ...] = _values[
 ]
 COPPICE_REGISTRY_CA_FILE: Path | None = _values["COPPICE_REGISTRY_CA_FILE"]
 COPPICE_NODE: str = _values["COPPICE_NODE"]
+COPPICE_LEASE_SECONDS: int = _values["COPPICE_LEASE_SECONDS"]
 COPPICE_LIMIT_STEP_SECONDS: int = _values["COPPICE_LIMIT_STEP_SECONDS"]
 COPPICE_LIMIT_ENTRIES: int = _values["COPPICE_LIMIT_ENTRIES"]
 COPPICE_LIMIT_IMAGE_BYTES: int = _values["COPPICE_LIMIT_IMAGE_BYTES"]
@@ -48,6 +54,8 @@ COPPICE_LIMIT_MEMORY_BYTES: int = _values["COPPICE_LIMIT_MEMORY_BYTES"]
 COPPICE_LIMIT_CACHE_BYTES: int = _values["COPPICE_LIMIT_CACHE_BYTES"]
 COPPICE_RETAIN_GENERATIONS: int = _values["COPPICE_RETAIN_GENERATIONS"]
 COPPICE_LIMIT_LAYERS_BYTES: int = _values["COPPICE_LIMIT_LAYERS_BYTES"]
+COPPICE_QUOTA_BYTES: int = _values["COPPICE_QUOTA_BYTES"]
+COPPICE_SPACE_MARGIN_BYTES: int = _values["COPPICE_SPACE_MARGIN_BYTES"]
 COPPICE_LOG_LEVEL: str = _values["COPPICE_LOG_LEVEL"]
 COPPICE_PRODUCTION: bool = _values["COPPICE_PRODUCTION"]
 
@@ -74,18 +82,24 @@ def database(url: str) -> dict[str, Any]:
         # IMMEDIATE: a deferred transaction that reads first and then writes fails at once with
         # "database is locked" under threads, whatever the timeout. FULL: NORMAL may lose the last
         # commits when the power fails. recursive_triggers: REPLACE fires DELETE triggers only then.
+        # wal_autocheckpoint: a page that many appends changed is then copied back once in 16 MB of
+        # the write-ahead log instead of once in 4.
+        # Kept open: the last one that closes moves all of the write-ahead log to the database.
+        config["CONN_MAX_AGE"] = 60
         config["OPTIONS"] = {
             "transaction_mode": "IMMEDIATE",
             "timeout": 30,
             "init_command": (
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
                 " PRAGMA foreign_keys=ON; PRAGMA recursive_triggers=ON;"
+                " PRAGMA wal_autocheckpoint=4000;"
             ),
         }
     elif config.get("ENGINE") == "django.db.backends.postgresql":
+        config["ENGINE"] = "coppice_site.postgresql"
         config["CONN_MAX_AGE"] = 60
         config["CONN_HEALTH_CHECKS"] = True
-        # Only the append is prepared (Django's own cursors never are); saves it a tenth. A
+        # The append and what sql.py asks are prepared (Django's own cursors never are). A
         # connection pooler in transaction mode must know prepared statements (PgBouncer 1.21).
         config["OPTIONS"] = {**config.get("OPTIONS", {}), "prepare_threshold": 5}
     else:
@@ -95,7 +109,8 @@ def database(url: str) -> dict[str, Any]:
 
 SECRET_KEY = _secret_key()
 DEBUG = False
-ALLOWED_HOSTS = list(_values["COPPICE_HOSTS"])
+COPPICE_HOSTS: tuple[str, ...] = _values["COPPICE_HOSTS"]
+ALLOWED_HOSTS = list(COPPICE_HOSTS)
 
 DATABASES = {
     "default": database(
@@ -244,7 +259,10 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "POSTPROCESSING_HOOKS": ["drf_spectacular.hooks.postprocess_schema_enums"],
     # Two things have a `state`; the older one keeps the name that clients were made with.
-    "ENUM_NAME_OVERRIDES": {"StateEnum": ["running", "imported", "failed"]},
+    "ENUM_NAME_OVERRIDES": {
+        "StateEnum": ["running", "imported", "failed"],
+        "DriftEnum": ["current", "moved", "gone", "unreachable", "pinned"],
+    },
 }
 
 # A whole import: resolve, pull, copy, digest and the wait for another import of the same name, each

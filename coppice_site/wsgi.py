@@ -10,3 +10,7 @@ import templates_app.sources.oci  # noqa: F401
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "coppice_site.settings")
 
 application = get_wsgi_application()
+
+from templates_app.services import policy  # noqa: E402 - needs the application
+
+policy.at_start()

@@ -29,6 +29,8 @@ HOME = VAR / "demo"  # another one: work_in
 PYTHON = ROOT / ".venv" / "bin" / "python"
 COPPICE = ROOT / ".venv" / "bin" / "coppice"
 PRIVATE_ZFS = ROOT / "deploy" / "private-zfs"
+#: Before what mounts: zfs-fuse hangs where two do (templates_app/datasets/zfs_command.py).
+ALONE = ("flock", "/var/run/zfs")
 NO_ZFS_HERE = 69  # private-zfs's exit status where root, /dev/fuse or a program is missing
 POOL_FILE_BYTES = 4 << 30  # sparse: it takes what is written
 START_SECONDS = 60.0
@@ -298,8 +300,10 @@ def make(kind: str) -> Local:
         file = HOME / "zroot.zfs"
         file.touch()
         os.truncate(file, POOL_FILE_BYTES)
-        run(["zpool", "create", "-o", "cachefile=none", "-m", HOME / "zroot", "zroot", file])
-        run(["zfs", "create", "zroot/jails"])
+        run(
+            [*ALONE, "zpool", "create", "-o", "cachefile=none", "-m", HOME / "zroot", "zroot", file]
+        )
+        run([*ALONE, "zfs", "create", "zroot/jails"])
     else:
         (HOME / "pool").mkdir()
     local.manage("migrate", "--verbosity", "0")
@@ -330,7 +334,7 @@ def reopen(kind: str) -> Local | None:
             " Run `make demo` to make it anew."
         )
     if kind == "zfs":
-        run(["zpool", "import", "-f", "-o", "cachefile=none", "-d", HOME, "zroot"])
+        run([*ALONE, "zpool", "import", "-f", "-o", "cachefile=none", "-d", HOME, "zroot"])
     local.port, local.registry_port = free_port(local.port), free_port(local.registry_port)
     local.manage("migrate", "--verbosity", "0")
     local.save()

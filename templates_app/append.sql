@@ -1,6 +1,6 @@
--- The append of events as one statement: one round trip, so that the head row's lock, which
--- orders all appends, is held as short as can be. store_writers.py is the only caller; one new event
--- goes through append_one.sql.
+-- The append of events as one statement: one round trip, so that the lock, which orders all
+-- appends, is held as short as can be. store_writers.py is the only caller. For one new
+-- event there is place.sql.
 --
 -- streams: the distinct streams of the events and of what the caller expects; expected_versions:
 -- NULL where any version will do; stream_of: for each event, which of streams it belongs to.
@@ -23,7 +23,6 @@ SET enable_seqscan = off
 SET enable_sort = off
 AS $body$
 DECLARE
-  head bigint;
   next bigint;
   stamp text;
   count integer := cardinality(ids);
@@ -31,13 +30,14 @@ DECLARE
   version integer;
   old record;
 BEGIN
-  -- A queue before the head row: a row's lock is handed over in several steps, this one in one.
-  -- What orders the log is the row's lock, which whoever inserts by another way takes as well.
+  -- Held to the commit, so that positions are in commit order. An advisory lock, not a row's: that
+  -- is handed over in several steps, this one in one, and a row would be written by each append.
+  -- Who inserts without it breaks nothing (triggers.py), but may fail where this would wait.
   PERFORM pg_advisory_xact_lock(7310);
-  SELECT h.size INTO STRICT head FROM templates_app_loghead h WHERE h.id = 1 FOR UPDATE;
   -- Taken under the lock: times never go back against positions, but for the clock itself.
   recorded_at := clock_timestamp();
-  next := head;
+  next := coalesce((SELECT e.position FROM templates_app_event e
+    ORDER BY e.position DESC LIMIT 1), 0);
 
   is_known := array_fill(false, ARRAY[count]);
   IF given THEN
@@ -83,7 +83,6 @@ BEGIN
         'UTF8')), 'hex');
     END LOOP;
 
-    -- The insert moves the head row on: coppice_count_events.
     INSERT INTO templates_app_event (
       position, event_id, stream, version, type, schema, data, meta, recorded_at, leaf_hash)
     SELECT n.position, n.id, streams[n.stream], n.version, n.type, n.schema, n.data,

@@ -8,7 +8,7 @@ from django.core import checks
 from django.db import connections
 from django.db.models.signals import post_migrate
 
-from templates_app.checks import queue_retry
+from templates_app.checks import queue_retry, quota_is_held
 
 
 class TemplatesAppConfig(AppConfig):
@@ -20,6 +20,7 @@ class TemplatesAppConfig(AppConfig):
         post_migrate.connect(_install_triggers, sender=self)
         checks.register(_triggers_in_place, checks.Tags.database)
         checks.register(queue_retry)
+        checks.register(quota_is_held)
 
 
 def _install_triggers(using: str, **_: Any) -> None:

@@ -11,6 +11,19 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error
 
 
+def quota_is_held(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
+    """Nobody relies on a quota that the pool does not know."""
+    if not settings.COPPICE_QUOTA_BYTES or settings.COPPICE_POOL.startswith("zfs:"):
+        return []
+    return [
+        Error(
+            f"COPPICE_QUOTA_BYTES is set, but {settings.COPPICE_POOL} holds nobody to a quota.",
+            hint="Take COPPICE_QUOTA_BYTES away, or use a zfs: pool.",
+            id="templates_app.E003",
+        )
+    ]
+
+
 def queue_retry(app_configs: Sequence[AppConfig] | None, **_: Any) -> list[CheckMessage]:
     """The queue's retry clock starts when a task is taken into memory, behind others.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import types
@@ -110,13 +111,18 @@ def _shape(cls: type) -> _Shape:
 
 def decode(cls: type, data: Mapping[str, Json]) -> Any:
     """The dataclass that ``encode`` gave this JSON of. PayloadInvalid for anything else."""
-    read = _READERS.get(cls) or _READERS.setdefault(cls, _reader(cls))
-    found = read(data)
-    return _decode(cls, data) if found is None else found
+    return reader(cls)(data)
+
+
+def reader(cls: type) -> Callable[[Any], Any]:
+    """``decode`` for this class, to be called by the thousand."""
+    return _READERS.get(cls) or _READERS.setdefault(cls, _reader(cls))
 
 
 def _decode(cls: type, data: Mapping[str, Json]) -> Any:
     """The same, key by key: for what lacks an optional key, and to say what is wrong."""
+    if not isinstance(data, Mapping):
+        raise PayloadInvalid(f"expected an object, found {type(data).__name__}")
     keys = _shape(cls).keys
     unknown = data.keys() - keys.keys()
     missing = {key for key, (_, _, required) in keys.items() if required} - data.keys()
@@ -205,8 +211,9 @@ def _text_writer(cls: type) -> Callable[[Any], str]:
 
 
 def _reader(cls: type) -> Callable[[Any], Any]:
-    """``decode`` for a payload with every key and the right types; None for any other."""
-    known: dict[str, Any] = {"value": _value, "read": decode}
+    """``decode`` for this class: at once where every key is there and has the right type."""
+    slow = functools.partial(_decode, cls)
+    known: dict[str, Any] = {"value": _value, "slow": slow}
     source = ["def assemble(data):", "  o = new(twin)", "  try:"]
     keys = _shape(cls).keys
     for number, (key, (name, hint, _)) in enumerate(keys.items()):
@@ -220,21 +227,24 @@ def _reader(cls: type) -> Callable[[Any], Any]:
         elif typing.get_origin(hint) is tuple:
             inner = known[f"t{number}"] = typing.get_args(hint)[0]
             # An item that is no object gets its complaint from _value.
-            one = f"read(t{number}, i) if type(i) is dict else value(t{number}, i)"
-            one = one if dataclasses.is_dataclass(inner) else f"value(t{number}, i)"
+            one = f"value(t{number}, i)"
+            if dataclasses.is_dataclass(inner):
+                known[f"r{number}"] = reader(typing.cast(type, inner))
+                one = f"r{number}(i) if type(i) is dict else {one}"
             value, test = f"tuple([{one} for i in v]) if v else ()", "type(v) is not list"
         elif typing.get_origin(hint) is dict:
             value, test = "dict(v)", "type(v) is not dict"
         elif dataclasses.is_dataclass(hint):
-            value, test = f"read(t{number}, v)", "type(v) is not dict"
+            known[f"r{number}"] = reader(typing.cast(type, hint))
+            value, test = f"r{number}(v)", "type(v) is not dict"
         else:
-            return lambda _: None
+            return slow
         if optional:
             value, test = f"None if v is None else ({value})", f"v is not None and {test}"
-        source += [f"    v = data[{key!r}]", f"    if {test}: return None"]
+        source += [f"    v = data[{key!r}]", f"    if {test}: return slow(data)"]
         source.append(f"    o.{name} = {value}")
-    source += ["  except KeyError:", "    return None", f"  if len(data) != {len(keys)}:"]
-    source.append("    return None")
+    source += ["  except (KeyError, TypeError):", "    return slow(data)"]
+    source += [f"  if len(data) != {len(keys)}:", "    return slow(data)"]
     return _compiled(source, cls, known)
 
 

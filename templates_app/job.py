@@ -12,6 +12,7 @@ from templates_app.datasets.base import DatasetDriver, generation_name
 from templates_app.errors import CoppiceError
 from templates_app.names import TemplateName
 from templates_app.sources.base import Progress, Report, Resolved, Source
+from templates_app.trust.manifests import Archive
 
 #: The stages, in order; also the words that progress and failures use.
 STAGES = ("resolve", "create", "pull", "copy", "plant", "judge", "digest", "seal", "record")
@@ -24,6 +25,7 @@ class Rules:
     nameserver: str
     limit_entries: int
     refuse_foreign: bool
+    limit_manifest_bytes: int = 2**29
 
 
 @dataclass(slots=True, kw_only=True)
@@ -35,8 +37,11 @@ class Job:
     import_id: str
     generation: int
     driver: DatasetDriver
+    archive: Archive
     rules: Rules
     report: Report
+    #: Raises OutOfSpace where layers of so many bytes, as transferred, cannot be unpacked.
+    room: Callable[[Resolved, int], None] = lambda _resolved, _transferred: None
     kept: layered.Kept | None = None  # layer states, where the pool has them
     made_states: bool = False
     hand_made: bool = False  # a hand-made dataset stands where the alias goes

@@ -33,6 +33,7 @@ class GenerationState:
     statement_digest: str
     manifest_digest: str | None
     adopted: bool
+    kept: bool = False  # for its clones alone, of a template that was destroyed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,12 @@ def evolve(state: TemplateState, event: DomainEvent) -> TemplateState:
                 state = replace(state, generations={**state.generations, 0: moved})
             return _with_current(state, made)
         case Destroyed(template=state.name):
-            return replace(state, current=None, generations={}, missing=False)
+            kept = {
+                number: replace(state.generations[number], kept=True)
+                for number in event.kept
+                if number in state.generations
+            }
+            return replace(state, current=None, generations=kept, missing=False)
         case RolledBack(template=state.name):
             return _with_current(state, state.generations[event.generation])
         case Retired(template=state.name):
@@ -164,7 +170,7 @@ def rollback_target(state: TemplateState, to: int | None) -> GenerationState:
     moved from the place where whoever made it expects it, and how it was made is not known.
     """
     now = current(state)
-    there = sorted(g.number for g in state.generations.values() if not g.adopted)
+    there = sorted(g.number for g in own(state) if not g.adopted)
     if to == now.number:
         raise GenerationCurrent(f"Generation {to} of {state.name} is current already.")
     wanted = max((n for n in there if n < now.number), default=None) if to is None else to
@@ -177,15 +183,26 @@ def rollback_target(state: TemplateState, to: int | None) -> GenerationState:
     return state.generations[wanted]
 
 
+def own(state: TemplateState) -> list[GenerationState]:
+    """The generations of the template itself, the oldest first: without those that are kept."""
+    return [g for _, g in sorted(state.generations.items()) if not g.kept]
+
+
+def kept(state: TemplateState) -> list[GenerationState]:
+    """Those that stay for their clones alone, the oldest first."""
+    return [g for _, g in sorted(state.generations.items()) if g.kept]
+
+
 def sweepable(state: TemplateState, *, retain: int) -> list[GenerationState]:
     """Generations that may go where nothing is cloned from them, the oldest first.
 
-    All but the current one and the ``retain`` newest besides it. None while the current one's
-    dataset is missing: an older one may be all that is left. And no hand-made one: it cannot be
-    imported again, and goes with its name alone.
+    Those that are kept for their clones alone; and of the template's own all but the current one
+    and the ``retain`` newest besides it. None of these while the current one's dataset is missing:
+    an older one may be all that is left. And no hand-made one: it cannot be imported again, and
+    goes with its name alone.
     """
     if state.current is None or state.missing:
-        return []
-    others = sorted(n for n in state.generations if n != state.current.number)
+        return kept(state)
+    others = [one for one in own(state) if one != state.current]
     beyond = others[: len(others) - retain] if retain < len(others) else []
-    return [state.generations[n] for n in beyond if not state.generations[n].adopted]
+    return [*kept(state), *(one for one in beyond if not one.adopted)]

@@ -1,7 +1,7 @@
 """Tables: the append-only log, the read models folded from it, and leases of running imports.
 
-Only ``store`` writes ``Event``, ``LogHead``; only ``projections`` writes the read models. Triggers
-(migrations, ``triggers.py``) make the first rule true for everybody else.
+Only ``store`` writes ``Event``, ``Mention``; only ``projections`` writes the read models. Triggers
+(migrations, ``triggers.py``) make the log append-only for everybody else.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models.functions import Now
 
 from templates_app.errors import LogIsAppendOnly
 
@@ -59,24 +60,9 @@ class Event(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["stream", "version"], name="event_stream_version")
         ]
-        # Not db_index: that makes a second index, for LIKE, which each append would pay for.
-        indexes = [models.Index(fields=["type", "position"], name="event_type_position")]
 
     def __str__(self) -> str:
         return f"{self.position} {self.type}"
-
-
-class LogHead(models.Model):
-    """The one row whose lock orders all appends: the log's size."""
-
-    id = models.PositiveSmallIntegerField(primary_key=True)
-    size = models.BigIntegerField()
-
-    class Meta:
-        default_permissions = ()
-
-    def __str__(self) -> str:
-        return f"size {self.size}"
 
 
 class Mention(models.Model):
@@ -146,7 +132,14 @@ class Generation(models.Model):
     written_bytes = models.BigIntegerField(null=True)
     imported_at = models.DateTimeField()
     imported_by = models.CharField(max_length=150)
+    # What its tag was last found to mean, where that was not what it meant at the import.
+    drift = models.CharField(max_length=10, blank=True)  # moved, gone; empty: as at the import
+    drift_digest = models.CharField(max_length=71, blank=True)
+    drift_since = models.DateTimeField(null=True)
+    # Of the event that took its template away and left it here for its clones alone.
+    kept_position = models.BigIntegerField(null=True)
     destroyed_position = models.BigIntegerField(null=True)
+    retired = models.BooleanField(default=False)  # it went alone, not with its template
 
     class Meta:
         default_permissions = ("view",)
@@ -192,6 +185,10 @@ class Signature(models.Model):
     signed_at = models.DateTimeField()
     signed_by = models.CharField(max_length=150)
     position = models.BigIntegerField(primary_key=True)
+    withdrawn_position = models.BigIntegerField(null=True)
+    withdrawn_at = models.DateTimeField(null=True)
+    withdrawn_by = models.CharField(max_length=150, blank=True)
+    withdrawn_note = models.CharField(max_length=500, blank=True)
 
     class Meta:
         ordering = ["position"]
@@ -204,6 +201,42 @@ class Signature(models.Model):
 
     def __str__(self) -> str:
         return f"{self.key_label} over {self.statement_digest}"
+
+
+class Key(models.Model):
+    """A key that an event trusts or revokes. One that the directory of trusted keys alone has, and
+    nobody revoked, has no row."""
+
+    public_key = models.CharField(max_length=60, primary_key=True)  # base64 of 42 bytes
+    key_id = models.CharField(max_length=16)
+    label = models.CharField(max_length=100)
+    owner = models.CharField(max_length=150, blank=True)
+    purpose = models.CharField(max_length=20, blank=True)
+    not_before = models.DateTimeField(null=True)
+    not_after = models.DateTimeField(null=True)
+    scope = models.JSONField(default=list)
+    predecessor = models.CharField(max_length=60, blank=True)
+    # Null where no event trusts it: a key of the directory that was revoked.
+    trusted_position = models.BigIntegerField(null=True)
+    trusted_at = models.DateTimeField(null=True)
+    trusted_by = models.CharField(max_length=150, blank=True)
+    revoked_position = models.BigIntegerField(null=True)
+    revoked_since = models.BigIntegerField(null=True)  # signatures from this position on
+    revoked_reason = models.CharField(max_length=20, blank=True)
+    revoked_note = models.CharField(max_length=500, blank=True)
+    revoked_at = models.DateTimeField(null=True)
+    revoked_by = models.CharField(max_length=150, blank=True)
+
+    class Meta:
+        ordering = ["label"]
+        default_permissions = ()
+        permissions = [
+            ("trust_key", "Can trust keys"),
+            ("revoke_key", "Can revoke keys"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.label} ({self.key_id})"
 
 
 class Sandbox(models.Model):
@@ -231,11 +264,43 @@ class Sandbox(models.Model):
         return self.id
 
 
+class Finding(models.Model):
+    """What a look at the pool noticed, from the event that found it to the one that cleared it."""
+
+    # "position-number" of the event that found it and of its place there: a rebuild gives the same.
+    id = models.CharField(max_length=40, primary_key=True)
+    code = models.CharField(max_length=40)  # findings.py says what each means
+    subject = models.TextField()  # full name of a dataset
+    template_name = models.CharField(max_length=64, blank=True)
+    generation = models.PositiveIntegerField(null=True)
+    detail = models.TextField()  # as it was seen last
+    position = models.BigIntegerField()  # of the event that found it
+    found_at = models.DateTimeField()
+    seen_position = models.BigIntegerField()  # of the last event that saw it
+    cleared_position = models.BigIntegerField(null=True)
+
+    class Meta:
+        ordering = ["-position", "id"]
+        default_permissions = ("view",)
+        indexes = [
+            # Asked at each launch: few are open, whatever the history.
+            models.Index(
+                fields=["template_name", "generation"],
+                condition=models.Q(cleared_position__isnull=True),
+                name="finding_open",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.subject}"
+
+
 class Lease(models.Model):
     """A running import: at most one per template. Not folded from the log; recovery ends it.
 
     The holder keeps a lock on ``<state>/leases/<import_id>`` for as long as it lives, so that
-    whoever gets that lock on the same node knows that it is dead.
+    whoever gets that lock on the same node knows that it is dead. To other nodes it is dead when
+    ``heartbeat_at`` has lapsed.
     """
 
     template_name = models.CharField(max_length=64, primary_key=True)
@@ -252,6 +317,7 @@ class Lease(models.Model):
     unit = models.CharField(max_length=10, default="bytes")
     layers = models.JSONField(default=list)  # services/progress.py
     updated_at = models.DateTimeField()
+    heartbeat_at = models.DateTimeField(db_default=Now())  # by the database's clock
 
     class Meta:
         default_permissions = ("view",)

@@ -13,6 +13,7 @@ from typing import Self
 from templates_app.errors import MalformedDigest, MalformedName, MalformedReference
 
 _TEMPLATE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+_NAME_GLOB = re.compile(r"[a-z0-9*?-]{1,64}")
 _SIXTY_FOUR_HEX = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -49,6 +50,33 @@ class TemplateName:
             # 64 hex digits would be taken for a digest or an image id by every neighbouring tool.
             raise MalformedName("A template name may not be 64 hexadecimal digits.")
         return cls(text)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class NameGlob:
+    """Which templates: a name in which ``*`` stands for any characters, and ``?`` for one."""
+
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        if not _NAME_GLOB.fullmatch(text):
+            raise MalformedName(
+                f"{quote(text)} is not a pattern for template names.",
+                hint="Write a name, where * stands for any characters and ? for one: prod-*",
+            )
+        return cls(text)
+
+    @property
+    def regex(self) -> str:
+        """The same as a regular expression that Python and PostgreSQL read alike."""
+        return "^" + self.text.replace("?", ".").replace("*", ".*") + "$"
+
+    def matches(self, name: TemplateName | str) -> bool:
+        return re.match(self.regex, str(name)) is not None
 
     def __str__(self) -> str:
         return self.text

@@ -53,11 +53,62 @@ class Adopted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something that an operator should see. ``subject`` is a template's name or a dataset."""
+    """Something that an operator should see: ``templates_app/findings.py`` has the codes.
+
+    ``subject`` is the full name of a dataset, or a file. ``template`` and ``generation`` say what
+    of the log it touches, where it touches something.
+    """
 
     code: str
     subject: str
     detail: str
+    template: str | None = None
+    generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fixed:
+    """A finding that is none any more: ``done`` says what was done about it."""
+
+    code: str
+    subject: str
+    done: str
+    template: str | None = None
+    generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldChange:
+    """What of an entry differs; None where that side has no such thing."""
+
+    name: str  # type, mode, uid, gid, size, sha256, link, flags, hardlink, "xattr NAME"
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TreeChange:
+    """One path in which two trees differ, spelled as their manifests spell it."""
+
+    path: str
+    change: str  # added, removed, changed
+    grave: tuple[str, ...]  # of trust/compare.py's GRAVE: why it matters most
+    fields: tuple[FieldChange, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attached:
+    """What a registry holds about an image. That it is there says nothing of what it says."""
+
+    kind: str  # signature, attestation, sbom, other: by its media types
+    media_type: str  # what it says that it is
+    digest: str  # of its manifest
+    subject: str  # the image's digest under which it was found
+    through: str  # referrers, tag
+    size_bytes: int  # of its manifest and blobs
+    kept: tuple[str, ...]  # digests of those of them that are kept here
+    verified_by: tuple[str, ...]  # labels of cosign keys whose signature holds over the subject
+    detail: str  # why it is not kept, or a signature does not hold
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,3 +120,18 @@ class Check:
     reason: str
     code: str | None = None  # of the refusal, where it failed
     next_step: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """A variable of the environment, or a file of a directory that one names; never a secret."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingChange:
+    name: str
+    before: str | None  # None: it was not there
+    after: str | None  # None: it is not there any more

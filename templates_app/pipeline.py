@@ -11,9 +11,9 @@ import io
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from templates_app import layered
 from templates_app.datasets.base import DatasetDriver, Snapshot, alias_name, generation_name
@@ -35,6 +35,9 @@ from templates_app.sources.plant import text as planted_text
 from templates_app.sources.verdict import judge, too_new
 from templates_app.trust import statement, tree
 from templates_app.trust.amend import amend
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 __all__ = ["STAGES", "Job", "Made", "Rules", "run"]
 
@@ -110,7 +113,11 @@ def _make(job: Job) -> Made:
     if strange.result():
         with job.timed("create"):
             moved_aside = _early_way(job)
-    filled = _fill(job, resolved, states.result() if states else [])
+    with ThreadPoolExecutor(1) as beside:  # each waits for the disk
+        archived = [beside.submit(job.archive.documents.put, one) for one in resolved.documents]
+        filled = _fill(job, resolved, states.result() if states else [])
+        for one in archived:
+            one.result()
     with job.timed("seal"):
         moved_aside = moved_aside or _make_way(job)
     job.enter("record")
@@ -176,14 +183,18 @@ class _Filled:
 def _in_place(job: Job, resolved: Resolved) -> _Filled:
     """Fill the generation's own dataset."""
     with job.timed("create"):
+        job.room(resolved, sum(layer.size for layer in resolved.layers))
         job.undo_with(f"dataset {job.relative}", lambda: job.driver.destroy(job.relative))
         dataset = job.driver.create(job.relative)
-    job.enter("pull")
-    receipt = job.source.fetch(resolved, dataset.path, job.staged, job.import_id)
-    job.milliseconds.update(receipt.milliseconds)
-    finished = _finish(job, resolved, dataset.path, receipt)
-    with job.timed("seal"):
+    with job.driver.writing(job.relative):
+        job.enter("pull")
+        receipt = job.source.fetch(resolved, dataset.path, job.staged, job.import_id)
+        job.milliseconds.update(receipt.milliseconds)
+        finished = _finish(job, resolved, dataset.path, receipt)
+    with job.timed("seal"), ThreadPoolExecutor(1) as beside:  # both wait for the disk
+        archived = beside.submit(job.archive.manifests.put, finished.manifest)
         snapshot = job.driver.seal(job.relative)
+        archived.result()
     return _Filled(
         snapshot=snapshot,
         receipt=receipt,
@@ -204,6 +215,12 @@ def _by_layers(job: Job, resolved: Resolved, kept: layered.Kept, states: list[St
         job.milliseconds.update(receipt.milliseconds)
         return receipt
 
+    def make_room(transferred: int) -> None:
+        made_room(transferred)
+        job.room(resolved, transferred)
+
+    made_room = kept.make_room
+    kept = replace(kept, make_room=make_room)
     nameserver = job.rules.nameserver
     planting = planted_text(nameserver).decode("ascii") if nameserver else ""
     key = layered.whole_key(resolved.chain_ids[-1], str(resolved.platform), planting)
@@ -268,7 +285,7 @@ def _manifest(job: Job, root: Path, receipt: Receipt) -> bytes:
     """
     if receipt.manifest is not None:
         return amend(receipt.manifest, described(job.rules.nameserver))
-    into = io.BytesIO()
+    into = _Bounded(job.rules.limit_manifest_bytes)
     tree.scan(
         root,
         limit_entries=job.rules.limit_entries,
@@ -278,6 +295,24 @@ def _manifest(job: Job, root: Path, receipt: Receipt) -> bytes:
         into=into,
     )
     return into.getvalue()
+
+
+class _Bounded(io.BytesIO):
+    """A manifest that is held in memory. Each of its lines has a whole path, so it may be large."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__()
+        self._left = limit
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        written = super().write(data)
+        self._left -= written
+        if self._left < 0:
+            raise TreeRefused(
+                "The tree has a manifest larger than an eighth of COPPICE_LIMIT_MEMORY_BYTES.",
+                extra={"rule": "manifest-bytes", "path": "."},
+            )
+        return written
 
 
 def _early_way(job: Job) -> str | None:

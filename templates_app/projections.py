@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import islice
@@ -13,27 +14,44 @@ from typing import Any
 
 from django.db import connection, models
 
+from templates_app import projections_findings as of_findings
 from templates_app.events import (
     Adopted,
     Destroyed,
     DomainEvent,
+    Drifted,
     Imported,
+    KeyRevoked,
+    KeyTrusted,
     Recorded,
     Reloaded,
     Retired,
     RolledBack,
     SandboxCreated,
     SandboxDestroyed,
+    SignatureWithdrawn,
     Signed,
+    Verified,
 )
-from templates_app.models import Binding, Generation, Mention, Sandbox, Signature, Template
+from templates_app.models import (
+    Binding,
+    Finding,
+    Generation,
+    Key,
+    Mention,
+    Sandbox,
+    Signature,
+    Template,
+)
 
 #: In an order in which rows can be deleted: what refers comes before what is referred to.
 READ_MODELS: tuple[type[models.Model], ...] = (
     Template,
     Generation,
     Signature,
+    Key,
     Sandbox,
+    Finding,
     Binding,
     Mention,
 )
@@ -87,7 +105,7 @@ def _mention(recorded: Sequence[Recorded]) -> None:
         [
             Mention(kind=kind, key=key, position=one.position)
             for one in recorded
-            for kind, key in sorted(one.event.mentions())
+            for kind, key in one.event.indexed()
         ]
     )
 
@@ -154,7 +172,9 @@ def _imported(event: Imported, one: Recorded) -> None:
         written_bytes=event.written_bytes,
         imported_at=one.recorded_at,
         imported_by=one.meta.actor,
+        kept_position=None,
         destroyed_position=None,
+        retired=False,
     )
     _put(generation)
     _bind(event.statement_digest, event.tree_digest, event.digests.manifest)
@@ -184,11 +204,29 @@ def _signed(event: Signed, one: Recorded) -> None:
     Template.objects.filter(name=event.template).update(position=one.position)
 
 
+def _signature_withdrawn(event: SignatureWithdrawn, one: Recorded) -> None:
+    # The row stays: the same signature, which stands in the log, must not count once more.
+    Signature.objects.filter(
+        statement_digest=event.statement_digest, public_key=event.public_key
+    ).update(
+        withdrawn_position=one.position,
+        withdrawn_at=one.recorded_at,
+        withdrawn_by=one.meta.actor,
+        withdrawn_note=event.note,
+    )
+    Template.objects.filter(name=event.template).update(position=one.position)
+
+
 def _destroyed(event: Destroyed, one: Recorded) -> None:
     Template.objects.filter(name=event.template).delete()
-    Generation.objects.filter(template_name=event.template, destroyed_position__isnull=True).update(
-        destroyed_position=one.position
+    standing = Generation.objects.filter(
+        template_name=event.template, destroyed_position__isnull=True
     )
+    standing.exclude(number__in=event.kept).update(destroyed_position=one.position)
+    standing.filter(number__in=event.kept, kept_position__isnull=True).update(
+        kept_position=one.position
+    )
+    of_findings.destroyed(event.template, event.kept, one)
 
 
 def _rolled_back(event: RolledBack, one: Recorded) -> None:
@@ -201,9 +239,10 @@ def _rolled_back(event: RolledBack, one: Recorded) -> None:
 
 def _retired(event: Retired, one: Recorded) -> None:
     Generation.objects.filter(pk=generation_key(event.template, event.generation)).update(
-        destroyed_position=one.position
+        destroyed_position=one.position, retired=True
     )
     Template.objects.filter(name=event.template).update(position=one.position)
+    of_findings.retired(event.template, event.generation, one)
 
 
 def _reloaded(event: Reloaded, one: Recorded) -> None:
@@ -211,6 +250,24 @@ def _reloaded(event: Reloaded, one: Recorded) -> None:
         _adopted(adopted, one)
     Template.objects.filter(name__in=event.missing).update(missing=True, position=one.position)
     Template.objects.filter(name__in=event.returned).update(missing=False, position=one.position)
+    of_findings.compared(event.findings, one, deep=event.verified)
+
+
+def _verified(event: Verified, one: Recorded) -> None:
+    if event.result == "unreadable":
+        of_findings.not_looked_into(event.template, event.generation, event.findings(), one)
+    else:
+        of_findings.looked_into(event.template, event.generation, event.findings(), one)
+
+
+def _drifted(event: Drifted, one: Recorded) -> None:
+    away = event.state != "current"
+    Generation.objects.filter(pk=generation_key(event.template, event.generation)).update(
+        drift=event.state if away else "",
+        drift_digest=event.found_digest or "" if away else "",
+        drift_since=one.recorded_at if away else None,
+    )
+    Template.objects.filter(name=event.template).update(position=one.position)
 
 
 def _adopted(adopted: Adopted, one: Recorded) -> None:
@@ -230,7 +287,9 @@ def _adopted(adopted: Adopted, one: Recorded) -> None:
         statement_digest=adopted.statement_digest,
         imported_at=one.recorded_at,
         imported_by=one.meta.actor,
+        kept_position=None,
         destroyed_position=None,
+        retired=False,
     )
     _put(generation)
     _bind(adopted.statement_digest, adopted.tree_digest)
@@ -257,21 +316,24 @@ def _bind(statement_digest: str, *digests: str) -> None:
 
 
 def _sandbox_created(event: SandboxCreated, one: Recorded) -> None:
-    _put(
-        Sandbox(
-            id=event.sandbox,
-            template_name=event.template,
-            generation=event.generation,
-            dataset=event.dataset,
-            origin=event.origin,
-            signed=event.signed,
-            key_id=event.key_id or "",
-            gate=event.gate,
-            created_at=one.recorded_at,
-            created_by=one.meta.actor,
-            destroyed_at=None,
-            position=one.position,
-        )
+    _put(launched(event, one))
+
+
+def launched(event: SandboxCreated, one: Recorded) -> Sandbox:
+    """The row of a sandbox as it begins."""
+    return Sandbox(
+        id=event.sandbox,
+        template_name=event.template,
+        generation=event.generation,
+        dataset=event.dataset,
+        origin=event.origin,
+        signed=event.signed,
+        key_id=event.key_id or "",
+        gate=event.gate,
+        created_at=one.recorded_at,
+        created_by=one.meta.actor,
+        destroyed_at=None,
+        position=one.position,
     )
 
 
@@ -281,17 +343,60 @@ def _sandbox_destroyed(event: SandboxDestroyed, one: Recorded) -> None:
     )
 
 
+def _key_trusted(event: KeyTrusted, one: Recorded) -> None:
+    _known_key(event)
+    # Not the columns of a revocation: whatever comes after one, it stays.
+    Key.objects.filter(pk=event.public_key).update(
+        label=event.label,
+        owner=event.owner,
+        purpose=event.purpose,
+        not_before=_moment(event.not_before),
+        not_after=_moment(event.not_after),
+        scope=list(event.scope),
+        predecessor=event.predecessor or "",
+        trusted_position=one.position,
+        trusted_at=one.recorded_at,
+        trusted_by=one.meta.actor,
+    )
+
+
+def _key_revoked(event: KeyRevoked, one: Recorded) -> None:
+    _known_key(event)  # one that the directory alone trusts has no row yet
+    Key.objects.filter(pk=event.public_key).update(
+        revoked_position=one.position,
+        revoked_since=one.position if event.since is None else event.since,
+        revoked_reason=event.reason,
+        revoked_note=event.note,
+        revoked_at=one.recorded_at,
+        revoked_by=one.meta.actor,
+    )
+
+
+def _known_key(event: KeyTrusted | KeyRevoked) -> None:
+    key = Key(public_key=event.public_key, key_id=event.key_id, label=event.label, scope=["*"])
+    _put(key, once=("public_key",))
+
+
+def _moment(text: str | None) -> datetime.datetime | None:
+    return None if text is None else datetime.datetime.fromisoformat(text)
+
+
 #: What each event does to the rows. Refusals and failures change none; histories find them by
 #: their mentions.
 _FOLDS: dict[type[DomainEvent], Callable[[Any, Recorded], None]] = {
     Imported: _imported,
     Signed: _signed,
+    SignatureWithdrawn: _signature_withdrawn,
     Destroyed: _destroyed,
     RolledBack: _rolled_back,
     Retired: _retired,
     Reloaded: _reloaded,
+    Verified: _verified,
+    Drifted: _drifted,
     SandboxCreated: _sandbox_created,
     SandboxDestroyed: _sandbox_destroyed,
+    KeyTrusted: _key_trusted,
+    KeyRevoked: _key_revoked,
 }
 
 

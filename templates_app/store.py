@@ -1,10 +1,10 @@
 """The log: ``append`` is the only writer of events, ``read`` and its kin the only way to them.
 
-An append is one short transaction, or joins the caller's: it locks the head row, checks the
-versions that the caller saw, gives out positions and versions, hashes, inserts, and applies the
-projections. Because the lock is held to the commit, positions are gap-free and in commit order, so
-whoever tails the log by position misses nothing. On PostgreSQL all but the projections is one
-statement (append.sql, append_one.sql).
+An append is one short transaction, or joins the caller's: it takes the lock that orders all
+appends, checks the versions that the caller saw, gives out positions and versions, hashes, inserts,
+and applies the projections. Because the lock is held to the commit, positions are gap-free and in
+commit order, so whoever tails the log by position misses nothing. On PostgreSQL all but the
+projections is one statement (append.sql, place.sql).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from django.db import (
     transaction,
 )
 
-from templates_app import projections, store_leaves
+from templates_app import projections, sql, store_leaves
 from templates_app import store_writers as writers
-from templates_app.codec import Json, PayloadInvalid, assembler
+from templates_app.codec import Json, PayloadInvalid, assembler, reader
 from templates_app.codec import text as encoded
 from templates_app.errors import (
     CoppiceError,
@@ -37,7 +37,7 @@ from templates_app.errors import (
     OutOfSpace,
     StorageReadOnly,
 )
-from templates_app.events import DomainEvent, Meta, Recorded, from_json
+from templates_app.events import DomainEvent, Meta, Recorded, from_json, streams_about
 
 _READ_AT_ONCE = 1000  # rows per query of a long read
 _MENTIONED = re.compile(r"[!-~]{1,100}")
@@ -119,13 +119,14 @@ def read(
         left = None if left is None else left - len(rows)
 
 
-def export(*, after: int = 0) -> Iterator[str]:
-    """The events as they were recorded, one line of RFC 8785 JSON each, in order of position.
+def export(*, after: int = 0, last: int = 2**62) -> Iterator[str]:
+    """The events to ``last`` as they were recorded, a line of RFC 8785 JSON each, in order.
 
     ``eventId`` and ``leafHash`` aside, the line is what the leaf hash is made of. Nothing is
     decoded: what this program cannot read is exported all the same.
     """
-    while rows := _rows("WHERE position > %s ORDER BY position LIMIT %s", [after, _READ_AT_ONCE]):
+    where = "WHERE position > %s AND position <= %s ORDER BY position LIMIT %s"
+    while rows := _rows(where, [after, last, _READ_AT_ONCE]):
         yield from map(_line, rows)
         after = rows[-1][0]
 
@@ -166,14 +167,19 @@ def leaves(*, after: int | None = 0) -> Iterator[tuple[int, bytes | None, str]]:
         last = rows[-1][0]
 
 
-def counted() -> int:
-    """How many events the head row says there are; ``size`` is what the events say."""
-    return _number("SELECT size FROM templates_app_loghead WHERE id = 1", [])
+def mentioned() -> int:
+    """The highest position that the index of mentions knows; ``size`` is what the events say."""
+    return _number("SELECT coalesce(max(position), 0) FROM templates_app_mention", [])
 
 
 def read_stream(stream: str, *, after_version: int = 0) -> list[Recorded]:
     """The events of one stream with a version above ``after_version``, in order."""
     return _select("WHERE stream = %s AND version > %s ORDER BY version", [stream, after_version])
+
+
+def last_in(stream: str) -> Recorded | None:
+    """The stream's last event."""
+    return next(iter(_select("WHERE stream = %s ORDER BY version DESC LIMIT 1", [stream])), None)
 
 
 def about(
@@ -189,17 +195,20 @@ def about(
 
     In order of position.
     """
+    streams = streams_about(kind, key)
     text = (
-        "JOIN templates_app_mention m ON m.position = e.position"
-        " WHERE m.kind = %s AND m.key = %s AND e.position > %s"
+        "WHERE e.position IN (SELECT m.position FROM templates_app_mention m WHERE m.kind = %s"
+        " AND m.key = %s UNION SELECT s.position FROM templates_app_event s"
+        " WHERE s.stream IN (%s, %s)) AND e.position > %s"
     )
+    parameters: list[Any] = [kind, key, streams[0], streams[-1], after]
     if kind == "digest":  # by itself, and by the statements that bind it: then it can be both
         text = (
             "WHERE e.position IN (SELECT m.position FROM templates_app_mention m WHERE m.kind = %s"
             " AND m.key IN (SELECT %s UNION SELECT statement_digest FROM templates_app_binding"
             " WHERE digest = %s)) AND e.position > %s"
         )
-    parameters: list[Any] = [kind, key, *([key] if kind == "digest" else []), after]
+        parameters = [kind, key, key, after]
     if types:
         text += f" AND e.type IN ({', '.join(['%s'] * len(types))})"
         parameters += types
@@ -209,7 +218,7 @@ def about(
     if limit is not None:
         text += " LIMIT %s"
         parameters.append(limit)
-    return _select(text, parameters)
+    return _select(text, parameters, often=limit is None and bool(types))  # what a launch asks
 
 
 def stream_version(stream: str) -> int:
@@ -241,14 +250,27 @@ def at(position: int) -> Recorded:
 def lock() -> None:
     """Hold up all appends until the caller's transaction ends."""
     if connection.vendor == "postgresql":  # SQLite's transactions are IMMEDIATE: they have the lock
-        # In the order in which an append takes them (append.sql), or two would wait for each other.
         _execute("SELECT pg_advisory_xact_lock(7310)")
-        _number("SELECT size FROM templates_app_loghead WHERE id = 1 FOR UPDATE", [])
+
+
+def settled() -> None:
+    """Return when every append that has begun is over, also one of a process that died in it.
+
+    A server that was told to commit does so, whether or not anybody waits for the answer.
+    """
+    with _database_errors(), transaction.atomic():
+        lock()
 
 
 def size() -> int:
     """How many events there are; also the last one's position."""
     return _number("SELECT coalesce(max(position), 0) FROM templates_app_event", [])
+
+
+def last_of(types: Collection[str]) -> int:
+    """The position of the last event of these types, none of launches; 0 where there is none."""
+    query = "SELECT coalesce(max(position), 0) FROM templates_app_mention WHERE kind = 'type'"
+    return _number(f"{query} AND key IN ({', '.join(['%s'] * len(types))})", list(types))
 
 
 def first_since(moment: datetime.datetime) -> int:
@@ -276,7 +298,7 @@ def _drafts(batch: list[DomainEvent], event_ids: Sequence[uuid.UUID] | None) -> 
 
 
 def _draft(event_id: uuid.UUID | None, event: DomainEvent) -> writers.Draft:
-    stream, mentions = event.stream(), sorted(event.mentions())
+    stream, mentions = event.stream(), event.indexed()
     if not _STREAM.fullmatch(stream):
         raise PayloadInvalid(f"{stream!r} is not the name of a stream")
     for _, key in mentions:
@@ -326,26 +348,31 @@ WITH RECURSIVE half (low, high) AS (
 SELECT low FROM half WHERE low = high
 """
 _assemble: Callable[..., Recorded] = assembler(Recorded)
+_meta: Callable[[Json], Meta] = reader(Meta)
 _decoder: Any = json.JSONDecoder()  # its scanner, without the search for white space around
 _scan: Callable[[str, int], tuple[Json, int]] = json.scanner.make_scanner(_decoder)
 
 
-def _rows(rest: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-    with _database_errors(), connection.cursor() as cursor:
-        select = _SELECT_FROM[connection.vendor]
-        cursor.execute(f"{select} FROM templates_app_event e {rest}", parameters)
-        return list(cursor.fetchall())
+def _rows(rest: str, given: Sequence[Any], *, often: bool = False) -> list[tuple[Any, ...]]:
+    """``often``: with a plan that is kept, so not where a limit decides which is the best."""
+    query = f"{_SELECT_FROM[connection.vendor]} FROM templates_app_event e {rest}"  # noqa: S608
+    with _database_errors():
+        if often:
+            return sql.rows(query, given)
+        with connection.cursor() as cursor:
+            cursor.execute(query, given)
+            return list(cursor.fetchall())
 
 
-def _select(rest: str, parameters: Sequence[Any]) -> list[Recorded]:
-    return [_from_row(row) for row in _rows(rest, parameters)]
+def _select(rest: str, parameters: Sequence[Any], *, often: bool = False) -> list[Recorded]:
+    return [_from_row(row) for row in _rows(rest, parameters, often=often)]
 
 
 def _from_row(row: tuple[Any, ...]) -> Recorded:
     position, event_id, stream, version, type_, schema, data, meta, at, leaf = row
     try:
         event = from_json(type_, schema, _parsed(data))
-        read_meta = Meta.from_json(_parsed(meta))
+        read_meta = _meta(_parsed(meta))
     except ValueError as error:  # PayloadInvalid, or text that is not JSON
         raise PayloadInvalid(f"event at position {position}: {error}") from error
     return _assemble(
@@ -369,7 +396,8 @@ def _uuid(stored: uuid.UUID | str) -> uuid.UUID:
 
 
 def _utc(at: str) -> datetime.datetime:
-    return datetime.datetime.fromisoformat(at).astimezone(datetime.UTC)
+    read = datetime.datetime.fromisoformat(at)
+    return read if read.tzinfo is datetime.UTC else read.astimezone(datetime.UTC)
 
 
 def _execute(statement: str) -> None:
@@ -378,14 +406,8 @@ def _execute(statement: str) -> None:
 
 
 def _number(query: str, parameters: Sequence[Any]) -> int:
-    with _database_errors(), connection.cursor() as cursor:
-        cursor.execute(query, parameters)
-        row = cursor.fetchone()
-    if row is None:
-        raise DatabaseUnavailable(
-            "The log has no head row.", hint="Run manage.py migrate on this database."
-        )
-    return int(row[0])
+    with _database_errors():
+        return int(sql.rows(query, parameters)[0][0])
 
 
 class _database_errors:  # noqa: N801 # reads as the statement that it is

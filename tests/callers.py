@@ -10,7 +10,7 @@ from django.contrib.auth.models import Group, User
 from django.test import Client
 from knox.models import AuthToken
 
-from templates_app.services import common, pool
+from templates_app.services import common, reload
 from templates_app.trust import signify
 
 
@@ -55,7 +55,7 @@ class Api:
         """Hand-made templates that a reload has found."""
         for name in names:
             self.hand_make(name)
-        pool.reload(context=common.context(actor="tests", source="command", request_id="r" * 8))
+        reload.reload(context=common.context(actor="tests", source="command", request_id="r" * 8))
 
     def trust(self) -> None:
         secret = signify.SecretKey.load(self.secret)

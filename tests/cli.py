@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -266,6 +267,7 @@ def in_terminal(
                 break
             seen += chunk
             if typed and await_text.encode() in seen:
+                _await_reading(process.pid, until)
                 os.write(ours, typed.encode())
                 typed = ""
     os.close(ours)
@@ -275,6 +277,15 @@ def in_terminal(
         process.kill()
         process.wait()
     return Terminal(status, seen.decode("utf-8", "replace").replace("\r\n", "\n"))
+
+
+def _await_reading(pid: int, until: float) -> None:
+    """Until it sleeps: a Ctrl-C just before its read(2) would count after the next key only."""
+    while time.monotonic() < until:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        if state == "S":
+            return
+        time.sleep(0.01)
 
 
 # --- documents, as the API gives them ------------------------------------------------------------

@@ -26,19 +26,23 @@ from templates_app.events import (
     Destroyed,
     Deviation,
     Digests,
-    Finding,
+    FieldChange,
     Imported,
     ImportFailed,
     Meta,
     Recorded,
     Reloaded,
+    Retired,
     SandboxCreated,
     SandboxDestroyed,
     SandboxRefused,
+    TreeChange,
     Verdict,
+    Verified,
 )
-from templates_app.models import Lease
-from templates_app.services import pool, signing
+from templates_app.events import Finding as Noticed
+from templates_app.models import Finding, Lease
+from templates_app.services import reload, signing
 from templates_app.trust import statement
 from tests.servers import Keys
 
@@ -118,6 +122,40 @@ def imported(name: str, generation: int = 1, **changes: Any) -> Imported:
     return Imported(**{**facts, **changes})
 
 
+def verified(name: str, generation: int = 1, **changes: Any) -> Verified:
+    """A look into the files of a generation; what differs is the program that anybody runs."""
+    of = imported(name, generation)
+    su = TreeChange(
+        path="./usr/bin/su",
+        change="changed",
+        grave=("set-id",),
+        fields=(FieldChange(name="sha256", before="ab" * 32, after="cd" * 32),),
+    )
+    differs = changes.get("result", "matches") == "differs"
+    facts: dict[str, Any] = {
+        "template": name,
+        "generation": generation,
+        "dataset": of.dataset,
+        "result": "matches",
+        "detail": "0 added, 0 removed, 1 changed: ./usr/bin/su" if differs else "",
+        "tree_digest": of.tree_digest,
+        "found_digest": digest("other") if differs else of.tree_digest,
+        "snapshot_guid": of.snapshot_guid,
+        "excepted": (),
+        "entries": of.entries,
+        "size_bytes": of.size_bytes,
+        "added": 0,
+        "removed": 0,
+        "changed": int(differs),
+        "grave": int(differs),
+        "differences": (su,) if differs else (),
+        "statement_digest": of.statement_digest,
+        "manifest_digest": of.digests.manifest,
+        "milliseconds": 1800,
+    }
+    return Verified(**{**facts, **changes})
+
+
 def layer(number: int, state: str, done: int, total: int, entries: int = 0) -> dict[str, Any]:
     """As a lease's row has it (services/progress.py)."""
     return {
@@ -179,8 +217,16 @@ def refused(of: Imported) -> SandboxRefused:
     )
 
 
-def strange(type_: str, data: str, template: str, at: datetime.datetime | None = None) -> int:
+def strange(
+    type_: str,
+    data: str,
+    template: str,
+    at: datetime.datetime | None = None,
+    *,
+    digest: str = "",
+) -> int:
     """An event that this program cannot read, as a newer one could have written it."""
+    keys = [("template", template), ("type", type_)] + [("digest", digest)] * bool(digest)
     with transaction.atomic(), connection.cursor() as cursor:
         position = store.size() + 1
         cursor.execute(
@@ -197,13 +243,42 @@ def strange(type_: str, data: str, template: str, at: datetime.datetime | None =
                 "ab" * 32,
             ],
         )
-        if connection.vendor == "sqlite":  # elsewhere a trigger does it
-            cursor.execute("UPDATE templates_app_loghead SET size = %s", [position])
-        cursor.execute(
-            "INSERT INTO templates_app_mention (kind, key, position) VALUES ('template', %s, %s)",
-            [template, position],
+        cursor.executemany(
+            "INSERT INTO templates_app_mention (kind, key, position) VALUES (%s, %s, %s)",
+            [(*key, position) for key in keys],
         )
     return position
+
+
+def retired(name: str, generation: int) -> Retired:
+    of = imported(name, generation)
+    return Retired(
+        template=name,
+        generation=generation,
+        dataset=of.dataset,
+        tree_digest=of.tree_digest,
+        statement_digest=of.statement_digest,
+        manifest_digest=of.digests.manifest,
+    )
+
+
+def reloaded(**changes: Any) -> Reloaded:
+    """A reload that found nothing but ``changes``."""
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("added", "changed", "missing", "returned", "findings"), ()
+    )
+    return Reloaded(node="jail1", pool="zfs:zroot/jails", **{**nothing, **changes})
+
+
+def changed_tree(name: str, generation: int, detail: str = "etc/motd differs.") -> Noticed:
+    """A finding that stops launches of the generation."""
+    return Noticed(
+        code="tree_changed",
+        subject=f"zroot/jails/coppice/{name}-g{generation}",
+        detail=detail,
+        template=name,
+        generation=generation,
+    )
 
 
 class Story:
@@ -230,6 +305,7 @@ class Story:
         self.broken = failed("broken", reason=SCRIPT, detail=f"The registry said: {SCRIPT}")
         self.strange = 0
         self.signed: Recorded | None = None
+        self.stopping = ""  # id of the finding that stops launches
 
     def tell(self) -> None:
         run = meta(actor="nightly", source="command", request=REQUEST)
@@ -255,17 +331,16 @@ class Story:
         )
         store.append(launched("build-8", self.min2), meta=meta("gateway-1"))
         store.append(
-            Reloaded(
-                node="jail1",
-                pool="zfs:zroot/jails",
-                added=(),
-                changed=(),
+            reloaded(
                 missing=("lost",),
-                returned=(),
-                findings=(Finding(code="orphan", subject=SCRIPT, detail="Nobody knows it."),),
+                findings=(
+                    Noticed(code="orphan", subject=SCRIPT, detail="Nobody knows it."),
+                    changed_tree("hostile", 1, detail=f"etc/{SCRIPT} differs."),
+                ),
             ),
             meta=meta(source="cli"),
         )
+        self.stopping = Finding.objects.get(code="tree_changed").pk
         self.strange = strange("template-praised", '{"praise": "<script>x</script>"}', "lost")
         Lease.objects.create(
             template_name="fbsd14-min",
@@ -305,7 +380,7 @@ class Story:
         }
         (self.place / "state").mkdir(exist_ok=True)
         with override_settings(**settings):
-            pool.reload(context=meta())
+            reload.reload(context=meta())
             signature = keys.sign(secret, signing.statement(name="house"))
             self.signed = signing.sign(name="house", signature=signature, context=meta("sigrid"))
         return settings

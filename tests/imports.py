@@ -12,6 +12,7 @@ from templates_app.datasets.base import DatasetDriver
 from templates_app.names import Platform, TemplateName
 from templates_app.sources.base import SourceContext
 from templates_app.sources.oci import OciSource
+from templates_app.trust.manifests import Archive
 from tests.registries import FaultProxy, Registry
 
 
@@ -56,6 +57,7 @@ def imported(
         import_id=f"{generation:08x}",
         generation=generation,
         driver=pool,
+        archive=Archive.of(state),
         rules=pipeline.Rules(
             **{
                 "nameserver": "10.78.0.1",

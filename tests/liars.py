@@ -25,7 +25,7 @@ import pytest
 from templates_app.errors import PullFailed
 from templates_app.names import Digest, Platform, Reference
 from templates_app.sources.base import SourceContext
-from templates_app.sources.native import client
+from templates_app.sources.native import client, throttle, tokens
 from templates_app.sources.native.registry import Registry
 
 
@@ -221,7 +221,11 @@ def digest_of(data: bytes) -> str:
 
 
 @pytest.fixture
-def liars() -> Iterator[Callable[..., Liar]]:
+def liars(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Liar]]:
+    # A port is given out again: what a registry of an earlier test wanted there, this one does not.
+    monkeypatch.setattr(tokens, "_tokens", {})
+    monkeypatch.setattr(tokens, "_wanted", {})
+    monkeypatch.setattr(throttle, "_throttles", {})
     made: list[Liar] = []
 
     def make(tls: tuple[Path, Path] | None = None) -> Liar:

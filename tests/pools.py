@@ -2,7 +2,7 @@
 
 The ZFS is the one that this mount namespace has: `make test` and `deploy/private-zfs` bring a
 zfs-fuse of their own, so nothing here can reach a pool that somebody uses. Each worker of
-pytest-xdist makes one pool and empties it between tests.
+pytest-xdist makes one pool, in which each test has a dataset of its own.
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
 
 from templates_app.datasets import from_pool
 from templates_app.datasets.base import DatasetDriver
+from templates_app.datasets.zfs_command import mounting
 
 HOW = "run the tests with `make test`, or `deploy/private-zfs pytest …`"
+#: Of zfs and zpool: servers mount at the same time, and zfs-fuse cannot bear it.
+_MOUNT = {"clone", "create", "import", "inherit", "mount", "rename", "rollback", "set"}
 _numbers = itertools.count(1)
 _files: dict[str, Path] = {}
 
@@ -27,9 +31,16 @@ _files: dict[str, Path] = {}
 def sh(*argv: str | Path, check: bool = True) -> str:
     """Run a program as an operator would; its output. For tests, not for the product."""
     words = [str(word) for word in argv]
-    done = subprocess.run(
-        words, capture_output=True, text=True, timeout=60, env={**os.environ, "LC_ALL": "C"}
-    )
+    mounts = words[0] in ("zfs", "zpool") and words[1] in _MOUNT
+    with mounting(60) if mounts else nullcontext(()) as held:
+        done = subprocess.run(
+            words,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "LC_ALL": "C"},
+            pass_fds=held,
+        )
     if check and done.returncode != 0:
         raise AssertionError(f"{' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout
@@ -79,8 +90,11 @@ def end_pool(name: str) -> None:
 
 @pytest.fixture
 def zfs_root(zpool: str) -> Iterator[str]:
-    """A fresh dataset, ``zroot-WORKER/jails``."""
-    root = f"{zpool}/jails"
+    """A fresh dataset, ``zroot-WORKER/jails-N``.
+
+    No two have one name: what a test leaves behind is its own failure, and not the next one's.
+    """
+    root = f"{zpool}/jails-{next(_numbers)}"
     sh("zfs", "create", "--", root)
     yield root
     stubbornly("zfs", "destroy", "-R", "--", root)
@@ -116,11 +130,26 @@ def pool(request: pytest.FixtureRequest) -> DatasetDriver:
 @pytest.fixture
 def tiny_zfs_pool(tmp_path: Path, pool_state: Path) -> Iterator[DatasetDriver]:
     """In a pool of its own with 64 MB, the least that ZFS takes: for filling it."""
+    with _pool_of_its_own("ztiny", "64M", tmp_path, pool_state) as driver:
+        yield driver
+
+
+@pytest.fixture
+def own_zfs_pool(tmp_path: Path, pool_state: Path) -> Iterator[DatasetDriver]:
+    """In a pool of its own: for what works it so hard that no other test should be in it."""
+    with _pool_of_its_own("zown", "4G", tmp_path, pool_state) as driver:
+        yield driver
+
+
+@contextmanager
+def _pool_of_its_own(kind: str, size: str, place: Path, state: Path) -> Iterator[DatasetDriver]:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
-    name = make_pool(f"ztiny-{worker}-{next(_numbers)}", tmp_path, "64M")
+    name = make_pool(f"{kind}-{worker}-{next(_numbers)}", place, size)
     sh("zfs", "create", "--", f"{name}/jails")
-    yield from_pool(f"zfs:{name}/jails", step_seconds=60, state_dir=pool_state)
-    end_pool(name)
+    try:
+        yield from_pool(f"zfs:{name}/jails", step_seconds=60, state_dir=state)
+    finally:
+        end_pool(name)
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ FIXTURES = {
     "zfs_root": ("zpool",),
     "zfs_pool": ("zpool",),
     "tiny_zfs_pool": ("zpool",),
+    "own_zfs_pool": ("zpool",),
     "registry": ("docker-registry",),
     "locked_registry": ("docker-registry",),
     "tls_registry": ("docker-registry",),

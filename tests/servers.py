@@ -1,5 +1,8 @@
 """The real server as a process of its own: gunicorn with the repository's settings.
 
+It and the management commands are forked with their modules loaded (tests/fork_server.py);
+``forked=False`` starts Python, as an installation does.
+
 ``server`` (fixture) makes one: ``server(pool, database_url=…, gate="on")``; several may share a
 database, a pool and a state directory. All are stopped when the test ends.
 """
@@ -7,19 +10,23 @@ database, a pool and a state directory. All are stopped when the test ends.
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import pytest
+
+from tests import fork_server
 
 ROOT = Path(__file__).resolve().parent.parent
 STARTS_WITHIN = 60.0  # seconds
@@ -54,20 +61,14 @@ class Installation:
         if database_url:
             self.env["DATABASE_URL"] = database_url
         else:
-            self.manage("migrate", "--verbosity=0")
+            (state / "coppice.sqlite3").write_bytes(_migrated())
         self.tokens: dict[str, str] = {}
 
     def manage(
         self, *args: str, check: bool = True, timeout: float = 120, **env: str
     ) -> subprocess.CompletedProcess[str]:
-        done = subprocess.run(
-            [sys.executable, str(ROOT / "manage.py"), *args],
-            env={**self.env, **env},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-        )
+        """A management command, in a process that is forked with Django in it."""
+        done = fork_server.run(list(args), {**self.env, **env}, timeout)
         if check and done.returncode != 0:
             raise AssertionError(f"manage.py {' '.join(args)}: {done.stdout}{done.stderr}")
         return done
@@ -91,7 +92,10 @@ class Installation:
         return self.tokens[role]
 
     def events(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.manage("export_events").stdout.splitlines()]
+        """What happened, without what each start of a server and each look here leave behind."""
+        lines = self.manage("export_events").stdout.splitlines()
+        beside = ("policy-changed", "exported")
+        return [one for one in map(json.loads, lines) if one["type"] not in beside]
 
     def types(self) -> list[str]:
         return [event["type"] for event in self.events()]
@@ -100,10 +104,10 @@ class Installation:
 class Server:
     """One gunicorn of an installation, on a free loopback port."""
 
-    def __init__(self, installation: Installation) -> None:
-        self.installation = installation
+    def __init__(self, installation: Installation, *, forked: bool = True) -> None:
+        self.installation, self.forked = installation, forked
         self.log = installation.state / "server.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: fork_server.Forked | subprocess.Popen[bytes] | None = None
         self.port = 0
         self._clients: list[httpx.Client] = []
 
@@ -114,22 +118,13 @@ class Server:
     def start(self) -> None:
         self.port = free_port()
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = self._begin(
                 [
-                    sys.executable,
-                    "-m",
-                    "gunicorn",
-                    "--config",
-                    str(ROOT / "deploy/gunicorn.conf.py"),
-                    "--bind",
-                    f"127.0.0.1:{self.port}",
+                    f"--config={ROOT / 'deploy/gunicorn.conf.py'}",
+                    f"--bind=127.0.0.1:{self.port}",
                     "coppice_site.wsgi:application",
                 ],
-                env=self.installation.env,
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+                log.fileno(),
             )
         until = time.monotonic() + STARTS_WITHIN
         while time.monotonic() < until:
@@ -140,6 +135,19 @@ class Server:
                     return
             time.sleep(0.05)
         raise AssertionError(f"the server did not start:\n{self.log.read_text()[-4000:]}")
+
+    def _begin(self, words: list[str], log: int) -> fork_server.Forked | subprocess.Popen[bytes]:
+        env = self.installation.env
+        if self.forked:
+            return fork_server.start("gunicorn", words, env, out=log, err=log)
+        return subprocess.Popen(
+            [sys.executable, "-m", "gunicorn", *words],
+            env=env,
+            cwd=ROOT,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
 
     def api(self, role: str | None = "operator", timeout: float = 120) -> httpx.Client:
         headers = {}
@@ -170,7 +178,22 @@ class Server:
                 self.kill()
 
 
-MakeServer = Callable[[Installation], Server]
+def pytest_unconfigure() -> None:
+    fork_server.stop()
+
+
+@functools.cache
+def _migrated() -> bytes:
+    """An empty database in a file of SQLite."""
+    with tempfile.TemporaryDirectory() as place:
+        made = Path(place) / "coppice.sqlite3"
+        url = f"sqlite:///{made}"
+        Installation(Path(place) / "state", pool="", database_url=url).manage("migrate")
+        return made.read_bytes()
+
+
+class MakeServer(Protocol):
+    def __call__(self, installation: Installation, *, forked: bool = True) -> Server: ...
 
 
 @pytest.fixture
@@ -178,8 +201,8 @@ def serve() -> Iterator[MakeServer]:
     """``serve(installation)`` starts a server; all are stopped at the end of the test."""
     servers: list[Server] = []
 
-    def make(installation: Installation) -> Server:
-        server = Server(installation)
+    def make(installation: Installation, *, forked: bool = True) -> Server:
+        server = Server(installation, forked=forked)
         servers.append(server)
         server.start()
         return server

@@ -8,7 +8,7 @@ from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from knox.models import AuthToken
 from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
@@ -44,7 +44,15 @@ class UserRoom(DjangoUserAdmin, ModelAdmin):  # type: ignore[misc,type-arg]
 
 @admin.register(Group)
 class GroupRoom(DjangoGroupAdmin, ModelAdmin):  # type: ignore[misc]
+    """Django's groups are called what they are used for here."""
+
     actions = None
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        context = {"title": "Roles", "subtitle": None, **(extra_context or {})}
+        return super().changelist_view(request, context)
 
 
 @admin.register(AuthToken)
@@ -52,6 +60,8 @@ class TokenRoom(ModelAdmin):  # type: ignore[misc]
     """Only a token's hash is kept. Tokens are made by create_token, and withdrawn by deleting."""
 
     actions = None
+    empty = "No API token was made yet."
+    empty_next = "manage.py create_token USER --role ROLE"
     list_display = ("short", "user", "made", "expires")
     list_select_related = ("user",)
     search_fields = ("user__username",)

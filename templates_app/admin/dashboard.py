@@ -27,12 +27,14 @@ def show(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     return {
         **context,
         "figures": figures,
-        "blocked": figures.gate == "on",
-        "gate_says": GATE[figures.gate],
+        "blocked": figures.gate == "on" and not figures.exempt,
+        "gate_says": GATE[figures.gate]
+        + (f" Except {figures.exempt}: launched and recorded." if figures.exempt else ""),
         "links": {
             "templates": templates,
             "unsigned": f"{templates}?signed=no",
             "missing": f"{templates}?missing=yes",
+            "findings": f"{reverse('admin:templates_app_finding_changelist')}?open=yes",
             "failed": f"{events}?type=import-failed&when=week",
             "refused": f"{events}?type=sandbox-refused&when=week",
         },

@@ -18,16 +18,17 @@ from django.utils.functional import cached_property
 from django.utils.safestring import SafeString
 
 from templates_app import store
+from templates_app.admin import lists
 from templates_app.admin.questions import Choice
-from templates_app.admin.rooms import Room, cell, long_text, moment, template_link, word
+from templates_app.admin.rooms import Room, cell, long_text, moment, template_link, who, word
 from templates_app.errors import MalformedDigest
-from templates_app.events import EVENTS
+from templates_app.events import EVENTS, SandboxRefused
 from templates_app.models import Event
-from templates_app.services import audit, provenance
+from templates_app.services import access, audit, provenance
 
 #: The most events that a filtered list pages through; who wants older ones narrows the question.
 COUNTED = 10_000
-SOURCES = ("api", "cli", "admin", "command", "task", "recovery")
+SOURCES = ("api", "cli", "admin", "command", "task", "recovery", "server")
 TYPES = {
     "imported": "success",
     "import-failed": "danger",
@@ -35,6 +36,11 @@ TYPES = {
     "destroyed": "warning",
     "rolled-back": "warning",
     "retired": "info",
+    "signature-withdrawn": "warning",
+    "key-trusted": "success",
+    "key-revoked": "danger",
+    "policy-changed": "warning",
+    "login-failed": "warning",
     "sandbox-refused": "danger",
     "sandbox-created": "info",
 }
@@ -63,8 +69,8 @@ class OfType(Choice):
             case None:
                 return queryset
             case "other":
-                return queryset.filter(type__in=audit.strange_types())
-        return queryset.filter(type=self.value())
+                return queryset.filter(audit.of_type(*audit.strange_types()))
+        return queryset.filter(audit.of_type(str(self.value())))
 
 
 class FromSource(Choice):
@@ -105,6 +111,7 @@ class When(Choice):
 @admin.register(Event)
 class EventRoom(Room):
     list_title = "Events"
+    empty = "The log is empty: nothing has happened yet."
     page_template = "coppice/event.html"
     list_display = ("position", "when", "sentence", "template", "kind", "actor", "source")
     list_filter = (OfType, FromSource, When)
@@ -136,7 +143,17 @@ class EventRoom(Room):
         except IncorrectLookupParameters:
             raise Http404 from None
         newest = rows.order_by("-position").values_list("position", flat=True)
-        lines = (f"{line}\n" for line in store.export_at(list(newest[:COUNTED])))
+        positions = list(newest[:COUNTED])
+        if positions and request.method == "GET":
+            access.exported(
+                what="events",
+                first=positions[-1],
+                last=positions[0],
+                events=len(positions),
+                question=request.GET.urlencode(),
+                context=who(request),
+            )
+        lines = (f"{line}\n" for line in store.export_at(positions))
         return StreamingHttpResponse(
             lines,
             content_type="application/jsonl; charset=utf-8",
@@ -170,11 +187,13 @@ class EventRoom(Room):
     def facts(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         page = audit.event_page(row)
         digests = list(dict.fromkeys(provenance.digests_in(page.entry.data)))
+        event = audit.decoded(page.entry)
         return {
             "title": f"Event {row.position}",
             "page": page,
             "entry": page.entry,
-            "checks": audit.checks(page.entry),
+            "checks": event.checks if isinstance(event, SandboxRefused) else (),
+            "lists": lists.of(event),
             "colour": TYPES.get(row.type, ""),
             "digests": digests[: provenance.CAP],
             "same_request_cap": audit.SAME_REQUEST,

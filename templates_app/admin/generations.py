@@ -24,7 +24,10 @@ from templates_app.models import Generation, Signature, Template
 from templates_app.names import human_size
 from templates_app.services import audit, provenance, queries
 
-STATES = {"current": "success", "earlier": "info", "destroyed": "warning"}
+STATES = {
+    "current": "success", "earlier": "info", "kept": "warning", "retired": "warning",
+    "destroyed": "warning",
+}  # fmt: skip
 
 
 class IsCurrent(Question):
@@ -33,8 +36,14 @@ class IsCurrent(Question):
     yes = Q(is_current=True)
 
 
+class IsKept(Question):
+    title = "Is it kept for its clones alone?"
+    parameter_name = "kept"
+    yes = Q(kept_position__isnull=False, destroyed_position__isnull=True)
+
+
 class IsDestroyed(Question):
-    title = "Is it destroyed?"
+    title = "Is it gone?"
     parameter_name = "destroyed"
     yes = Q(destroyed_position__isnull=False)
 
@@ -42,11 +51,13 @@ class IsDestroyed(Question):
 @admin.register(Generation)
 class GenerationRoom(Room):
     list_title = "Generations"
+    empty = "Nothing was imported or adopted yet."
+    empty_next = "coppice tpl import-oci NAME REFERENCE"
     page_template = "coppice/generation.html"
     list_display = (
         "number", "name", "state", "manifest", "tree", "image", "imported", "by",
     )  # fmt: skip
-    list_filter = (IsCurrent, IsDestroyed)
+    list_filter = (IsCurrent, IsKept, IsDestroyed)
     ordering = ("-position",)
     search_fields = ("template_name",)
     search_help_text = "Name, part of a reference, or any digest"
@@ -125,5 +136,7 @@ def moved(row: Generation) -> str:
 
 def state_word(row: Any) -> str:
     if row.destroyed_position is not None:
-        return "destroyed"
+        return "retired" if row.retired else "destroyed"
+    if row.kept_position is not None:
+        return "kept"
     return "current" if row.is_current else "earlier"

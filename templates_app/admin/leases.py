@@ -18,6 +18,7 @@ from templates_app.services import queries
 @admin.register(Lease)
 class LeaseRoom(Room):
     list_title = "Running imports"
+    empty = "No import runs now."
     page_template = "coppice/lease.html"
     list_display = ("template_name", "stage", "progress", "image", "started", "by", "node")
     ordering = ("started_at",)

@@ -15,7 +15,9 @@ _LOG = (
     ("Events", "receipt_long", "admin:templates_app_event_changelist"),
     ("Digests", "fingerprint", "admin:digests"),
     ("Generations", "layers", "admin:templates_app_generation_changelist"),
+    ("Findings", "troubleshoot", "admin:templates_app_finding_changelist"),
     ("Signatures", "verified", "admin:templates_app_signature_changelist"),
+    ("Keys", "vpn_key", "admin:keys"),
     ("Sandboxes", "rocket_launch", "admin:templates_app_sandbox_changelist"),
     ("Running imports", "downloading", "admin:templates_app_lease_changelist"),
 )

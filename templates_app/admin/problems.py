@@ -6,6 +6,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 
 from templates_app.admin.rooms import render as in_the_house
+from templates_app.errors import CoppiceError
 
 
 def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
@@ -14,6 +15,11 @@ def forbidden(request: HttpRequest, exception: Exception | None = None) -> HttpR
 
 def not_found(request: HttpRequest, exception: Exception | None = None) -> HttpResponse:
     return _page(request, 404, "Nothing here", "There is nothing at this address.")
+
+
+def failed(request: HttpRequest, error: CoppiceError) -> HttpResponse:
+    """An error of ours, as the API says it."""
+    return _page(request, error.status, error.title, f"{error.detail} {error.next_step}".strip())
 
 
 def server_error(request: HttpRequest) -> HttpResponse:

@@ -19,6 +19,8 @@ from unfold.decorators import display
 from unfold.views import ChangeList
 
 from templates_app import roles
+from templates_app.events import Meta
+from templates_app.services import common
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -47,6 +49,8 @@ class Room(ModelAdmin):  # type: ignore[misc] # unfold has no types
     show_facets = admin.ShowFacets.NEVER  # they would count the whole table for each choice
     page_template = ""  # of one row
     list_title = ""
+    empty = ""  # what it means that there is no row
+    empty_next = ""  # the command that makes one
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return Rows
@@ -110,6 +114,14 @@ class Room(ModelAdmin):  # type: ignore[misc] # unfold has no types
         raise Http404
 
 
+def who(request: HttpRequest) -> Meta:
+    return common.context(
+        actor=str(request.user),
+        source="admin",
+        request_id=getattr(request, "request_id", ""),
+    )
+
+
 def may_see(request: HttpRequest) -> bool:
     """One key to all rooms: each tells something of the others' tables."""
     return request.user.has_perms(roles.SEE)
@@ -155,12 +167,13 @@ def template_link(name: str) -> SafeString | str:
     )
 
 
-def event_link(position: int | None) -> SafeString | str:
+def event_link(position: int | None, word: str = "") -> SafeString | str:
     if position is None:
         return "–"
     return format_html(
-        '<a class="cp-link" href="{}">{}</a>',
+        '<a class="cp-link" href="{}">{}{}</a>',
         reverse("admin:templates_app_event_change", args=[position]),
+        word,
         position,
     )
 
@@ -171,5 +184,8 @@ def long_text(text: str) -> SafeString | str:
 
 
 def moment(at: Any) -> str:
-    """A time as the whole house writes it."""
-    return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else "–"
+    """A time in a cell, as the whole house writes it."""
+    if not at:
+        return "–"
+    parts = f"{at:%Y-%m-%d}", f"{at:%H:%M:%S} UTC"
+    return format_html('<span class="cp-when"><span>{}</span> <span>{}</span></span>', *parts)

@@ -10,9 +10,10 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 
+from templates_app import lookup
 from templates_app.admin.questions import Choice, Question
 from templates_app.admin.rooms import Room, cell, long_text, moment, template_link, word
-from templates_app.models import Event, Generation, Mention, Sandbox
+from templates_app.models import Generation, Sandbox
 from templates_app.services import audit, provenance
 
 LIVE = {"live": "success", "destroyed": "warning"}
@@ -45,6 +46,8 @@ class UnderGate(Choice):
 @admin.register(Sandbox)
 class SandboxRoom(Room):
     list_title = "Sandboxes"
+    empty = "Nothing was launched yet."
+    empty_next = "coppice sandbox create --template NAME"
     page_template = "coppice/sandbox.html"
     list_display = ("id", "state", "template", "generation", "trust", "gate", "launched", "by")
     list_filter = (IsLive, WasSigned, UnderGate)
@@ -74,8 +77,8 @@ class SandboxRoom(Room):
 
     def facts(self, request: HttpRequest, row: Any) -> dict[str, Any]:
         state = "destroyed" if row.destroyed_at else "live"
-        about = Mention.objects.filter(kind="sandbox", key=row.pk).values("position")
-        events = Event.objects.filter(position__in=about).order_by("-position")[: provenance.CAP]
+        about = lookup.events(["sandbox"], [row.pk])
+        events = about.order_by("-position")[: provenance.CAP]
         return {
             "title": f"Sandbox {row.pk}",
             "word": state,

@@ -1,4 +1,4 @@
-"""Signatures that were accepted, and whether their keys are trusted now."""
+"""Signatures that were accepted, and whether each counts now."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from templates_app.admin.rooms import (
     word,
 )
 from templates_app.models import Signature
-from templates_app.services import signing
+from templates_app.services import keyring
 
-TRUST = {"trusted": "success", "not trusted": "danger"}
+STATES = {"counts": "success", "withdrawn": "warning", "does not count": "danger"}
 
 
 class IsTrusted(Question):
-    title = "Is its key trusted now?"
+    title = "Does it count now?"
     parameter_name = "trusted"
     yes = Q(trusted=True)
 
@@ -35,6 +35,8 @@ class IsTrusted(Question):
 @admin.register(Signature)
 class SignatureRoom(Room):
     list_title = "Signatures"
+    empty = "Nobody has signed a template yet."
+    empty_next = "coppice tpl sign NAME"
     page_template = "coppice/signature.html"
     list_display = ("position", "template", "key", "trust", "statement", "signed", "by")
     list_filter = (IsTrusted,)
@@ -43,9 +45,8 @@ class SignatureRoom(Room):
     search_help_text = "Template, key, signer, or statement digest"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Signature]:
-        keys = [key.public_key.text for key in signing.trusted_keys()]
         trusted = Case(
-            When(public_key__in=keys, then=Value(True)),
+            When(keyring.counting(), then=Value(True)),
             default=Value(False),
             output_field=BooleanField(),
         )
@@ -60,9 +61,9 @@ class SignatureRoom(Room):
     def key(self, row: Signature) -> SafeString | str:
         return long_text(f"{row.key_label} ({row.key_id})")
 
-    @cell("key is")
+    @cell("state")
     def trust(self, row: Any) -> SafeString:
-        return word("trusted" if row.trusted else "not trusted", TRUST)
+        return word(state_word(row), STATES)
 
     @cell("statement")
     def statement(self, row: Signature) -> SafeString | str:
@@ -77,10 +78,17 @@ class SignatureRoom(Room):
         return long_text(row.signed_by)
 
     def facts(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        state = "trusted" if row.trusted else "not trusted"
+        state = state_word(row)
         return {
             "title": f"Signature {row.position}",
             "word": state,
-            "colour": TRUST[state],
+            "colour": STATES[state],
             "event": event_link(row.position),
         }
+
+
+def state_word(row: Any) -> str:
+    """By its key, as lists judge: the page of the template asks the gate itself."""
+    if row.withdrawn_position is not None:
+        return "withdrawn"
+    return "counts" if row.trusted else "does not count"

@@ -7,20 +7,22 @@ from typing import Any
 from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import reverse
+from django.urls import URLPattern, path, reverse
 from django.utils.safestring import SafeString
 
+from templates_app.admin import findings, problems
 from templates_app.admin.generations import moved
 from templates_app.admin.leases import live
 from templates_app.admin.questions import Question
-from templates_app.admin.rooms import Room, cell, digest_link, long_text, moment, render, word
+from templates_app.admin.rooms import Room, cell, digest_link, long_text, moment, render, who, word
 from templates_app.codec import PayloadInvalid
 from templates_app.errors import CoppiceError, MalformedDigest
 from templates_app.models import Generation, Lease, Sandbox, Signature, Template
 from templates_app.names import human_size
-from templates_app.services import audit, launches, provenance, queries
+from templates_app.services import audit, drift, evidence, launches, noticed, provenance, queries
 
 STATES = {"signed": "success", "unsigned": "warning", "blocked": "danger", "missing": "danger"}
+DRIFTS = {drift.CURRENT: "success", drift.MOVED: "warning", drift.GONE: "danger"}
 RECENT = 10
 LIVE = 100
 
@@ -37,7 +39,8 @@ class IsBlocked(Question):
 
     @property
     def yes(self) -> Q:  # type: ignore[override]
-        return Q(missing=True) | Q(signed=False) if audit.gate_is_on() else Q(missing=True)
+        stopped = Q(signed=False) | Q(stopped=True)
+        return Q(missing=True) | (stopped & audit.enforced())
 
 
 class IsMissing(Question):
@@ -58,27 +61,35 @@ class IsFloating(Question):
     yes = Q(current__floating=True)
 
 
+class HasDrifted(Question):
+    title = "Does its tag name something else now?"
+    parameter_name = "drifted"
+    yes = ~Q(current__drift="")
+
+
 class HasFindings(Question):
     title = "Has it findings?"
     parameter_name = "findings"
-    yes = ~Q(current__findings=[])
+    yes = ~Q(current__findings=[]) | Q(noticed=True)
 
 
 @admin.register(Template)
 class TemplateRoom(Room):
     list_title = "Templates"
+    empty = "No template was imported yet."
+    empty_next = "coppice tpl import-oci NAME REFERENCE"
     page_template = "coppice/template.html"
     list_display = (
-        "name", "state", "generation", "size", "image", "manifest", "imported", "by",
+        "name", "state", "generation", "size", "image", "drift", "manifest", "imported", "by",
     )  # fmt: skip
-    list_filter = (IsSigned, IsBlocked, IsMissing, IsAdopted, IsFloating, HasFindings)
+    list_filter = (IsSigned, IsBlocked, IsMissing, IsAdopted, IsFloating, HasDrifted, HasFindings)
     search_fields = ("name",)
     search_help_text = "Name, part of a reference, or any digest"
     ordering = ("name",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Template]:
         rows = super().get_queryset(request).select_related("current")
-        return audit.with_signed(rows).defer("current__statement")
+        return audit.judged(rows).defer("current__statement")
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
@@ -97,7 +108,7 @@ class TemplateRoom(Room):
 
     @cell("state")
     def state(self, row: Any) -> SafeString:
-        return word(audit.state_word(missing=row.missing, signed=row.signed), STATES)
+        return word(audit.state_word(row), STATES)
 
     @cell("generation", ordering="current__number")
     def generation(self, row: Template) -> str:
@@ -110,6 +121,10 @@ class TemplateRoom(Room):
     @cell("reference", ordering="current__reference")
     def image(self, row: Template) -> SafeString | str:
         return long_text(row.current.reference)
+
+    @cell("tag", ordering="current__drift")
+    def drift(self, row: Template) -> SafeString:
+        return word(drift.word(row.current), DRIFTS)
 
     @cell("manifest digest")
     def manifest(self, row: Template) -> SafeString | str:
@@ -124,7 +139,7 @@ class TemplateRoom(Room):
         return long_text(row.current.imported_by)
 
     def facts(self, request: HttpRequest, row: Any) -> dict[str, Any]:
-        state = audit.state_word(missing=row.missing, signed=row.signed)
+        state = audit.state_word(row)
         gate, gate_problem = _gate(row.name)
         lease = Lease.objects.filter(pk=row.name).first()
         sandboxes = Sandbox.objects.filter(template_name=row.name, destroyed_at__isnull=True)
@@ -133,9 +148,11 @@ class TemplateRoom(Room):
             "word": state,
             "colour": STATES[state],
             "generation": row.current,
+            "found": findings.told(noticed.findings(template=row.name)[:LIVE]),
             "size": human_size(row.current.size_bytes),
             "moved": moved(row.current),
             "statement": audit.pretty_statement(row.current.statement),
+            "verified": audit.last_verified(row.name, row.current.number),
             "gate": gate,
             "gate_problem": gate_problem,
             "signatures": Signature.objects.filter(
@@ -149,6 +166,23 @@ class TemplateRoom(Room):
             "recent": audit.timeline(name=row.name, oldest_first=False, start=None, limit=RECENT),
             **(live(lease) if lease else {}),
         }
+
+    def get_urls(self) -> list[URLPattern]:
+        evidence_of = path(
+            "<path:object_id>/evidence/",
+            self.admin_site.admin_view(self.evidence),
+            name="templates_app_template_evidence",
+        )
+        return [evidence_of, *super().get_urls()]
+
+    def evidence(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """The bundle that auditors check without us, as a file."""
+        self.look(request)
+        try:
+            bundle = evidence.export(name=object_id, context=who(request))
+        except CoppiceError as error:
+            return problems.failed(request, error)
+        return HttpResponse(bundle.tar(), content_type=evidence.TAR, headers=bundle.headers)
 
     def absent(self, request: HttpRequest, key: str) -> HttpResponse:
         """A name that is destroyed, or was never there: its history says which."""

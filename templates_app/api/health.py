@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.http import HttpResponse
 from django_prometheus.exports import ExportToDjangoView
 from drf_spectacular.utils import extend_schema
@@ -11,12 +11,13 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from templates_app import roles as may
-from templates_app import triggers
+from templates_app import store, triggers
 from templates_app.api import serializers as shapes
 from templates_app.api.errors import MEDIA_TYPE
 from templates_app.api.openapi import problems
 from templates_app.api.shared import View
-from templates_app.services import common
+from templates_app.errors import CoppiceError
+from templates_app.services import common, ledger
 
 #: For who asks for another format than JSON.
 UNHEARD = {(406, MEDIA_TYPE): shapes.Problem}
@@ -44,7 +45,10 @@ class Ready(View):
         responses={200: shapes.Readiness, 503: shapes.Readiness, **UNHEARD},
     )
     def get(self, request: Request) -> Response:
-        """Database, the log's triggers and the pool are usable, or which of them is not."""
+        """Database, the log's triggers and the pool are usable, or which of them is not.
+
+        Beside that how old the newest checkpoint of the log is: nothing waits for it.
+        """
         checks = {"database": "ok", "log": "ok", "pool": "ok"}
         try:
             if gone := triggers.missing(connection):
@@ -56,8 +60,20 @@ class Ready(View):
         except Exception as error:  # noqa: BLE001 - as above
             checks["pool"] = getattr(error, "code", type(error).__name__)
         ready = all(state == "ok" for state in checks.values())
-        answer = {"status": "ok" if ready else "not ready", "checks": checks}
+        status = "ok" if ready else "not ready"
+        answer = {"status": status, "checks": checks, "checkpoint": _checkpoint()}
         return Response(answer, status=200 if ready else 503)
+
+
+def _checkpoint() -> dict[str, int] | None:
+    try:
+        standing = ledger.standing(events=store.size())
+    except (CoppiceError, DatabaseError):  # what is wrong, the checks say: nobody waits for this
+        return None
+    if standing is None:
+        return None
+    age = max(round(standing.age.total_seconds()), 0)  # the file's time is another clock's
+    return {"ageSeconds": age, "behind": standing.behind}
 
 
 class Metrics(View):

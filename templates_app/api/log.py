@@ -84,6 +84,7 @@ class Entries(View):
         operation_id="log_entries",
         parameters=[
             query("start", whole(MAX_POSITION), "The first position; 1 where nothing is said."),
+            query("end", whole(MAX_POSITION), "The last position that is wanted."),
             query("limit", whole(MAX_PAGE), "At most this many; 100 where nothing is said."),
         ],
         responses={(200, _LINES): OpenApiTypes.STR, **problems()},
@@ -92,7 +93,8 @@ class Entries(View):
         """Events as they were recorded and hashed, one JSON object a line, as `export_events`."""
         start = max(number(request, "start", 1, MAX_POSITION), 1)
         limit = number(request, "limit", 100, MAX_PAGE)
-        lines = proofs.entries(start=start, end=start + limit - 1)
+        last = number(request, "end", MAX_POSITION, MAX_POSITION)
+        lines = proofs.entries(start=start, end=min(last, start + limit - 1))
         return HttpResponse("".join(f"{line}\n" for line in lines), content_type=_LINES)
 
 

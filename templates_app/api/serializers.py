@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.conf import settings
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers as s
 
+from templates_app.api.shapes_findings import OpenFinding
+from templates_app.services import common, drift
+from templates_app.services.audit import Entry
 from templates_app.services.generations import GenerationRow
 from templates_app.services.queries import DigestFacts, ImportStatus, TemplateRow
 
@@ -109,7 +111,13 @@ class Template(s.Serializer[TemplateRow]):
     writtenBytes = s.IntegerField(source="template.current.written_bytes", allow_null=True)
     verdict = s.SerializerMethodField()
     deviations = Deviation(source="template.current.deviations", many=True)
-    findings = s.ListField(source="template.current.findings", child=s.CharField())
+    findings = s.ListField(
+        source="template.current.findings",
+        child=s.CharField(),
+        help_text="What the import of this generation noticed.",
+    )
+    openFindings = OpenFinding(source="findings", many=True)
+    drift = s.SerializerMethodField()
     adopted = s.BooleanField(source="template.current.adopted")
     missing = s.BooleanField(source="template.missing")
     signed = s.BooleanField()
@@ -122,13 +130,17 @@ class Template(s.Serializer[TemplateRow]):
         """The manifest digest: what was unpacked. Null for an adopted template."""
         return row.template.current.manifest_digest or None
 
+    def get_drift(self, row: TemplateRow) -> str:
+        """What its tag was last found to mean: current, moved, gone; pinned where it has none."""
+        return drift.word(row.template.current)
+
     def get_verdict(self, row: TemplateRow) -> dict[str, Any] | None:
         return row.template.current.verdict or None
 
     def get_blocked(self, row: TemplateRow) -> bool:
         """Whether the gate would refuse it; `GET …/gate` has the reasons."""
-        mode = settings.COPPICE_REQUIRE_SIGNED_TEMPLATES
-        return row.template.missing or (mode == "on" and not row.signed)
+        mode = common.gate_policy().mode_for(row.template.name)
+        return row.template.missing or (mode == "on" and (row.stopped or not row.signed))
 
 
 class Generation(s.Serializer[GenerationRow]):
@@ -145,6 +157,7 @@ class Generation(s.Serializer[GenerationRow]):
     importedAt = s.DateTimeField(source="generation.imported_at")
     importedBy = s.CharField(source="generation.imported_by")
     clones = s.ListField(child=s.CharField(), help_text="Datasets that keep it in use.")
+    kept = s.BooleanField(help_text="It stays for its clones alone: its template was destroyed.")
 
     def get_digest(self, row: GenerationRow) -> str | None:
         """The manifest digest. Null for a hand-made one."""
@@ -165,15 +178,15 @@ class Event(s.Serializer[Any]):
     sentence = s.SerializerMethodField()
 
     def get_data(self, one: Any) -> dict[str, Any]:
-        data: dict[str, Any] = one.event.to_json()
+        data: dict[str, Any] = one.data if isinstance(one, Entry) else one.event.to_json()
         return data
 
     def get_meta(self, one: Any) -> dict[str, Any]:
-        meta: dict[str, Any] = one.meta.to_json()
+        meta: dict[str, Any] = one.meta if isinstance(one, Entry) else one.meta.to_json()
         return meta
 
     def get_sentence(self, one: Any) -> str:
-        return str(one.event.sentence())
+        return one.sentence if isinstance(one, Entry) else str(one.event.sentence())
 
 
 class Feed(s.Serializer[Any]):
@@ -197,6 +210,9 @@ class Signature(s.Serializer[Any]):
     signedAt = s.DateTimeField(source="signed_at")
     signedBy = s.CharField(source="signed_by")
     position = s.IntegerField()
+    withdrawnPosition = s.IntegerField(
+        source="withdrawn_position", allow_null=True, help_text="Null while it stands."
+    )
 
 
 class Check(s.Serializer[Any]):
@@ -211,6 +227,9 @@ class GateDecision(s.Serializer[Any]):
     template = s.CharField()
     generation = s.IntegerField()
     mode = s.ChoiceField(choices=["on", "warn", "off"])
+    exempt = s.CharField(
+        allow_null=True, help_text="The pattern of COPPICE_GATE_EXEMPT that makes it warn."
+    )
     allowed = s.BooleanField()
     signed = s.BooleanField()
     keyId = s.CharField(allow_null=True)
@@ -249,12 +268,29 @@ class GenerationFacts(s.Serializer[Any]):
         return generation.destroyed_position is not None
 
 
+class Attached(s.Serializer[Any]):
+    """What a registry holds about an image. That it is there says nothing of what it says."""
+
+    kind = s.CharField(help_text="signature, attestation, sbom, other")
+    mediaType = s.CharField(source="media_type", allow_blank=True)
+    digest = s.CharField(help_text="Of its manifest.")
+    subject = s.CharField(help_text="The image's digest under which it was found.")
+    through = s.CharField(help_text="referrers, or tag")
+    sizeBytes = s.IntegerField(source="size_bytes")
+    kept = s.ListField(child=s.CharField(), help_text="What of it is kept here.")
+    verifiedBy = s.ListField(
+        source="verified_by", child=s.CharField(), help_text="Labels of configured cosign keys."
+    )
+    detail = s.CharField(allow_blank=True)
+
+
 class Provenance(s.Serializer[DigestFacts]):
     digest = s.CharField()
     kinds = s.ListField(child=s.CharField())
     generations = GenerationFacts(many=True)
     signatures = Signature(many=True)
     sandboxes = Sandbox(many=True)
+    attached = Attached(many=True)
     events = Event(many=True)
 
 
@@ -294,48 +330,34 @@ class RunningImport(s.Serializer[ImportStatus]):
         return status.ended.meta.actor if status.ended else ""
 
 
-class Adopted(s.Serializer[Any]):
-    template = s.CharField()
+class Kept(s.Serializer[Any]):
+    generation = s.IntegerField()
     dataset = s.CharField()
-    snapshot = s.CharField()
-    snapshotGuid = s.CharField()
-    sizeBytes = s.IntegerField()
-    entries = s.IntegerField()
-    treeDigest = s.CharField()
-    statement = s.CharField()
-    statementDigest = s.CharField()
+    clones = s.ListField(child=s.CharField(), help_text="What it stays for.")
 
 
-class Finding(s.Serializer[Any]):
-    code = s.CharField()
-    subject = s.CharField()
-    detail = s.CharField()
-
-
-class Reloaded(s.Serializer[Any]):
-    """The difference between pool and log, as the `reloaded` event has it."""
-
-    node = s.CharField()
-    pool = s.CharField()
-    added = Adopted(many=True)
-    changed = Adopted(many=True)
-    missing = s.ListField(child=s.CharField())
-    returned = s.ListField(child=s.CharField())
-    findings = Finding(many=True)
-    position = s.IntegerField()
-
-
-class Datasets(s.Serializer[Any]):
-    datasets = s.ListField(child=s.CharField())
+class Destroying(s.Serializer[Any]):
+    datasets = s.ListField(child=s.CharField(), help_text="What goes.")
+    kept = Kept(many=True)
 
 
 class Health(s.Serializer[Any]):
     status = s.CharField()
 
 
+class Checkpoint(s.Serializer[Any]):
+    """The newest signed checkpoint of the log."""
+
+    ageSeconds = s.IntegerField()
+    behind = s.IntegerField(help_text="Events since.")
+
+
 class Readiness(s.Serializer[Any]):
     status = s.CharField()
     checks = s.DictField(child=s.CharField())
+    checkpoint = Checkpoint(
+        allow_null=True, help_text="Null: none was signed, or none is to be had."
+    )
 
 
 class Problem(s.Serializer[Any]):
@@ -356,6 +378,7 @@ class LaunchRefused(Problem):
     template = s.CharField(required=False)
     generation = s.IntegerField(required=False)
     mode = s.ChoiceField(choices=["on", "warn", "off"], required=False)
+    exempt = s.CharField(allow_null=True, required=False)
     allowed = s.BooleanField(required=False)
     signed = s.BooleanField(required=False)
     keyId = s.CharField(allow_null=True, required=False)

@@ -50,8 +50,9 @@ def checked(shape: type[Any], data: Any) -> dict[str, Any]:
     for key, value in data.items():
         # DRF turns numbers and "yes" into text and truth; what was sent must be what is meant.
         found = serializer.validated_data[key]
-        wanted = type(found) if isinstance(found, bool | int) else str
-        if type(value) is not wanted:
+        wanted = type(found) if isinstance(found, bool | int | list) else str
+        texts = wanted is not list or all(type(one) is str for one in value)
+        if type(value) is not wanted or not texts:
             raise ValidationError({key: [f"It must be a {wanted.__name__}."]})
     return dict(serializer.validated_data)
 

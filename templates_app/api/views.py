@@ -10,7 +10,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from templates_app import models, store
+from templates_app import models
 from templates_app import roles as may
 from templates_app.api import serializers as shapes
 from templates_app.api.errors import MEDIA_TYPE
@@ -39,11 +39,11 @@ from templates_app.api.shared import (
     who,
 )
 from templates_app.services import (
+    destroy,
     generations,
     idempotency,
     imports,
     launches,
-    pool,
     queries,
     signing,
 )
@@ -117,43 +117,27 @@ class Template(View):
         parameters=[
             NAME,
             query("dryRun", OpenApiTypes.BOOL, "Only say which datasets would go."),
+            query(
+                "retire",
+                OpenApiTypes.BOOL,
+                "Keep generations that something is cloned from, until"
+                " nothing is; the name is free at once.",
+            ),
             IF_MATCH,
         ],
-        responses={200: shapes.Datasets, 204: None, **problems(409, 412, 507)},
+        responses={200: shapes.Destroying, 204: None, **problems(409, 412, 507)},
     )
     def delete(self, request: Request, name: str) -> Response:
-        dry_run = flag(request, "dryRun") or False
-        done = pool.destroy(
-            name=name,
-            context=who(request),
-            dry_run=dry_run,
-            unless=lambda: unless_changed(request, name),
-        )
-        return Response({"datasets": done}) if dry_run else Response(status=204)
-
-
-class Reload(Template):
-    """A template may be called "reload" too: its address still answers GET and DELETE."""
-
-    needs = {**Template.needs, "POST": may.OPERATE}
-
-    @extend_schema(exclude=True)
-    def get(self, request: Request) -> Response:  # type: ignore[override]
-        return super().get(request, "reload")
-
-    @extend_schema(exclude=True)
-    def delete(self, request: Request) -> Response:  # type: ignore[override]
-        return super().delete(request, "reload")
-
-    @extend_schema(
-        operation_id="templates_reload",
-        request=None,
-        responses={200: shapes.Reloaded, **problems(409, 415, 422, 507)},
-    )
-    def post(self, request: Request) -> Response:
-        """Compare pool and log; answers what was added, changed, missing, returned, found."""
-        recorded = pool.reload(context=who(request))
-        return Response({**recorded.event.to_json(), "position": recorded.position})
+        """204; with `dryRun` 200 with what would go and what would stay, and nothing changes."""
+        how: dict[str, Any] = {
+            "name": name,
+            "retire": flag(request, "retire") or False,
+            "unless": lambda: unless_changed(request, name),
+        }
+        if flag(request, "dryRun"):
+            return Response(shapes.Destroying(destroy.preview(**how)).data)
+        destroy.destroy(context=who(request), **how)
+        return Response(status=204)
 
 
 class Statement(View):
@@ -305,7 +289,7 @@ class Events(View):
         """The log in commit order. Positions have no gaps: what was seen stays seen."""
         after = number(request, "after", 0, MAX_POSITION)
         limit = number(request, "limit", 100, MAX_PAGE)
-        page = list(store.read(after=after, limit=limit))
+        page = queries.feed(after=after, limit=limit)
         last = page[-1].position if page else after
         return Response({"events": shapes.Event(page, many=True).data, "after": last})
 
@@ -351,12 +335,9 @@ class Sandboxes(View):
         recorded = launches.create_sandbox(
             template=wanted["template"], name=wanted.get("name"), context=who(request)
         )
-        sandbox_id = recorded.stream.partition(":")[2]
-        row = models.Sandbox.objects.get(pk=sandbox_id)  # also if somebody was quick to destroy it
+        row = launches.launched(recorded)  # also if somebody was quick to destroy it
         return Response(
-            shapes.Sandbox(row).data,
-            status=201,
-            headers={"Location": f"/sandboxes/{sandbox_id}"},
+            shapes.Sandbox(row).data, status=201, headers={"Location": f"/sandboxes/{row.id}"}
         )
 
 

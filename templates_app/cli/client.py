@@ -24,6 +24,7 @@ CONNECT = 10.0  # seconds until a connection must stand
 READ = 30.0  # seconds of silence in an answer
 TOTAL = 120.0  # seconds for a whole answer, unless the call is a patient one
 MAX_ANSWER = 64 * 1024 * 1024  # bytes, after decompression: a listing is far below
+MAX_FILE = 1024**3  # bytes of an evidence bundle: the manifest of a million files is a tenth
 
 STATEMENT_TYPE = "application/vnd.in-toto+json"
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -41,6 +42,7 @@ CODES = {
     "file_unusable": "A file that was named cannot be read or written.",
     "statement_wrong": "The statement served is not about what was asked for.",
     "not_signed": "The check of a signature says no.",
+    "log_differs": "The log is not the one that its checkpoints were signed for.",
 }
 
 _EXIT_OF = {error.code: int(error.exit_status) for error in every_error()}
@@ -177,23 +179,39 @@ class Api:
     def close(self) -> None:
         self._http.close()
 
-    def get(self, where: str, kind: type = dict, *, read: float = READ, **query: Any) -> Any:
+    def get(self, where: str, kind: type = dict, *, read: float | None = READ, **query: Any) -> Any:
         """The answer's JSON, of type ``kind`` (dict or list)."""
         return self._json("GET", where, kind, query=query, read=read)
 
-    def get_bytes(self, where: str) -> bytes:
-        """The statement's exact bytes: never parsed and written anew."""
-        response, content = self._ask("GET", where, {}, None, READ, "")
-        if _kind_of(response).partition(";")[0] != STATEMENT_TYPE:
+    def get_bytes(
+        self, where: str, *, kind: str = STATEMENT_TYPE, patient: bool = False, **query: Any
+    ) -> bytes:
+        """The answer's exact bytes, of this media type: never parsed and written anew.
+
+        ``patient``: it is a file, however long it takes, of at most MAX_FILE bytes.
+        """
+        asked = {key: value for key, value in query.items() if value is not None}
+        read, most = (None, MAX_FILE) if patient else (READ, 0)
+        response, content = self._ask("GET", where, asked, None, read, "", most=most)
+        if _kind_of(response).partition(";")[0] != kind:
             raise self._foreign(response, _kind_of(response))
         return content
 
     def post(
-        self, where: str, body: Any = None, *, patient: bool = False, request_id: str = ""
+        self,
+        where: str,
+        body: Any = None,
+        kind: type = dict,
+        *,
+        patient: bool = False,
+        request_id: str = "",
     ) -> Any:
-        """``patient``: however long the answer takes (an import, a reload)."""
+        """The answer's JSON, of type ``kind``.
+
+        ``patient``: however long the answer takes (an import, a reload).
+        """
         read = None if patient else READ
-        return self._json("POST", where, dict, body=body, read=read, request_id=request_id)
+        return self._json("POST", where, kind, body=body, read=read, request_id=request_id)
 
     def delete(self, where: str, **query: Any) -> Any:
         """The answer's JSON, or {} for 204. Patient: datasets can take long to destroy."""
@@ -229,12 +247,15 @@ class Api:
         body: Any,
         read: float | None,
         request_id: str,
+        *,
+        most: int = 0,  # bytes; 0 is MAX_ANSWER
     ) -> tuple[httpx.Response, bytes]:
         """One exchange; anything but a 2xx is a Failure."""
         shown = {
             key: str(value).lower() if isinstance(value, bool) else value
             for key, value in query.items()
         }
+        most = most or MAX_ANSWER
         deadline = None if read is None else time.monotonic() + TOTAL
         content = bytearray()
         try:
@@ -248,8 +269,8 @@ class Api:
             ) as response:
                 for chunk in response.iter_bytes():
                     content += chunk
-                    if len(content) > MAX_ANSWER:
-                        raise self._foreign(response, f"more than {MAX_ANSWER} bytes")
+                    if len(content) > most:
+                        raise self._foreign(response, f"more than {most} bytes")
                     if deadline is not None and time.monotonic() > deadline:
                         raise httpx.ReadTimeout("the answer dribbles", request=response.request)
         except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -7,6 +7,7 @@ import click
 from templates_app.cli.client import path
 from templates_app.cli.events import COLUMNS as EVENT_COLUMNS
 from templates_app.cli.output import (
+    NAMES,
     Column,
     Document,
     many,
@@ -14,12 +15,13 @@ from templates_app.cli.output import (
     pick,
     short_digest,
     shown,
+    size,
     yes_no,
 )
 from templates_app.cli.session import DIGEST, Session, json_option, pass_session
 
 GENERATIONS = (
-    Column(name="template", at="template"),
+    Column(name="template", at="template", least=NAMES),
     Column(name="generation", at="generation", title="gen", right=True, rank=1),
     Column(name="reference", at="reference", least=16),
     Column(name="tree", at="treeDigest", show=short_digest, rank=4),
@@ -28,20 +30,30 @@ GENERATIONS = (
     Column(name="destroyed", at="destroyed", rank=2),
 )
 SIGNATURES = (
-    Column(name="template", at="template"),
-    Column(name="key", at="keyLabel"),
+    Column(name="template", at="template", least=NAMES),
+    Column(name="key", at="keyLabel", least=NAMES),
     Column(name="keyid", at="keyId", rank=3),
     Column(name="statement", at="statementDigest", show=short_digest, rank=4),
     Column(name="signed", at="signedAt", show=moment, rank=2),
     Column(name="by", at="signedBy", rank=1),
 )
 SANDBOXES = (
-    Column(name="id", at="id"),
-    Column(name="template", at="template", rank=1),
+    Column(name="id", at="id", least=NAMES),
+    Column(name="template", at="template", least=NAMES, rank=1),
     Column(name="generation", at="generation", title="gen", right=True, rank=2),
     Column(name="signed", at="signed", style=yes_no, rank=2),
     Column(name="created", at="createdAt", show=moment, rank=3),
     Column(name="by", at="createdBy", rank=3),
+)
+
+
+ATTACHED = (
+    Column(name="kind", at="kind"),
+    Column(name="verified", at="verifiedBy", title="verified by"),
+    Column(name="digest", at="digest", show=short_digest, rank=1),
+    Column(name="size", at="sizeBytes", show=size, right=True, rank=3),
+    Column(name="type", at="mediaType", least=16, rank=2),
+    Column(name="detail", at="detail", least=16, rank=2),
 )
 
 
@@ -75,6 +87,7 @@ def show(session: Session, digest: str) -> None:
         ("generations", GENERATIONS),
         ("signatures", SIGNATURES),
         ("sandboxes", SANDBOXES),
+        ("attached", ATTACHED),
         ("events", events),
     )
     for key, columns in parts:

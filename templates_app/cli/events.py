@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from templates_app.cli.client import Api, Failure, path
-from templates_app.cli.output import Column, Document, many, moment
+from templates_app.cli.output import Column, Document, many, moment, pick
 from templates_app.cli.session import Listing, Session, json_option, listing, pass_session
 
 PAGE = 500  # events a call: the most that the server gives
@@ -115,3 +115,17 @@ def _cursor(api: Api, feed: Document, after: int) -> int:
     ):
         raise Failure("server_answer", f"{api.url} gave {following!r} as the cursor after {after}.")
     return following
+
+
+def about(session: Session, name: str) -> list[Document]:
+    """All events about a template, oldest first, page by page."""
+    rows: list[Document] = []
+    after = 0
+    while True:
+        page = session.api.get(path("templates", name, "events"), list, after=after, limit=PAGE)
+        rows += page
+        following = pick(page[-1], "position") if page else None
+        # A server that does not count on would be asked for ever.
+        if len(page) < PAGE or not isinstance(following, int) or following <= after:
+            return rows
+        after = following

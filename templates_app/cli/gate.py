@@ -1,4 +1,4 @@
-"""The gate's decision in words: for ``tpl gate``, ``tpl verify`` and ``sandbox explain``."""
+"""The gate's decision in words: for ``tpl gate``, ``tpl signed`` and ``sandbox explain``."""
 
 from __future__ import annotations
 
@@ -30,6 +30,12 @@ def judge(session: Session, name: str) -> None:
         click.get_current_context().exit(int(Exit.REFUSED))
 
 
+def _mode(decision: Document) -> str:
+    exempt = pick(decision, "exempt")
+    mode = shown(pick(decision, "mode"))
+    return f"{mode}: {shown(exempt)} is exempt (COPPICE_GATE_EXEMPT)" if exempt else mode
+
+
 def show(session: Session, name: str, decision: Document) -> None:
     """Verdict, mode, and every check, on stdout."""
     allowed = pick(decision, "allowed") is True
@@ -44,7 +50,7 @@ def show(session: Session, name: str, decision: Document) -> None:
     session.out.facts(
         [
             ("template", f"{name} generation {shown(pick(decision, 'generation'))}"),
-            ("gate", shown(pick(decision, "mode"))),
+            ("gate", _mode(decision)),
             ("launch", verdict),
             ("signed", f"yes, by {by}" if signed else "no"),
             ("tree", shown(pick(decision, "treeDigest"))),

@@ -12,9 +12,12 @@ from templates_app.cli.session import NAME, Listing, Session, json_option, listi
 
 
 def _state(row: Any) -> str:
-    """One word: current, in-use (something is cloned from it), earlier."""
+    """One word: current, kept (of a destroyed template, for its clones alone), in-use (something
+    is cloned from it), earlier."""
     if pick(row, "current") is True:
         return "current"
+    if pick(row, "kept") is True:
+        return "kept"
     return "in-use" if many(row, "clones") else "earlier"
 
 
@@ -52,7 +55,8 @@ DEFAULT = ("generation", "state", "clones", "size", "imported", "reference")
 def generations(session: Session, listing: Listing, name: str) -> None:
     """List the generations of NAME that are on the pool, the newest first.
 
-    STATE is current, in-use (something is cloned from it) or earlier. -o names has the clones.
+    STATE is current, in-use (something is cloned from it), earlier, or kept: its template was
+    destroyed, and it stays until nothing is cloned from it. -o names has the clones.
 
     \b
     Example:

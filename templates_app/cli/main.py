@@ -14,6 +14,8 @@ from templates_app.cli import VERSION
 from templates_app.cli.client import INTERRUPTED, Failure
 from templates_app.cli.digest import digest
 from templates_app.cli.events import events
+from templates_app.cli.key import key
+from templates_app.cli.log import log
 from templates_app.cli.output import Output, many, pick, shown
 from templates_app.cli.sandbox import sandbox
 from templates_app.cli.session import Session
@@ -79,8 +81,8 @@ def report(out: Output, failure: Failure) -> None:
         out.checks(document, talk=True)
     for clone in many(document, "clones"):
         out.say(f"  clone: {shown(clone)}")
-    for key, wrong in _wrong_fields(document):
-        out.say(f"  {key}: {wrong}")
+    for member, wrong in _wrong_fields(document):
+        out.say(f"  {member}: {wrong}")
     said = [pick(check, "nextStep") for check in many(document, "checks")]
     if failure.next_step and failure.next_step not in said:
         out.say(f"next:  {failure.next_step}")
@@ -127,7 +129,7 @@ def cli(ctx: click.Context, url: str, token_file: str | None) -> None:
     ctx.obj = Session(url, os.environ.get("COPPICE_TOKEN", ""), token_file)
 
 
-for command in (tpl, sandbox, events, digest):
+for command in (tpl, sandbox, key, events, digest, log):
     cli.add_command(command)
 
 

@@ -24,6 +24,7 @@ from templates_app.names import human_size
 Document = Mapping[str, Any]
 
 GAP = 2  # blanks between columns
+NAMES = 20  # columns that a list of names is folded to, before another column is left out for it
 
 
 def clean(value: object) -> str:

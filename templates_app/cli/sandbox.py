@@ -6,7 +6,7 @@ import click
 
 from templates_app.cli.client import path
 from templates_app.cli.gate import judge
-from templates_app.cli.output import Column, minute, pick, shown, yes_no
+from templates_app.cli.output import NAMES, Column, minute, pick, shown, yes_no
 from templates_app.cli.session import (
     NAME,
     SANDBOX,
@@ -18,8 +18,8 @@ from templates_app.cli.session import (
 )
 
 COLUMNS = (
-    Column(name="id", at="id"),
-    Column(name="template", at="template", rank=1),
+    Column(name="id", at="id", least=NAMES),
+    Column(name="template", at="template", least=NAMES, rank=1),
     Column(name="generation", at="generation", title="gen", right=True, rank=2),
     Column(name="signed", at="signed", style=yes_no, rank=2),
     Column(name="gate", at="gate", rank=5),

@@ -87,6 +87,36 @@ class TemplateType(click.ParamType[str]):
         return TemplateName.parse(value).text
 
 
+@dataclass(frozen=True, slots=True)
+class At:
+    """A template's generation; ``number`` None is the current one."""
+
+    name: str
+    number: int | None
+
+    def __str__(self) -> str:
+        return self.name if self.number is None else f"{self.name}@{self.number}"
+
+
+class GenerationType(click.ParamType[At]):
+    """``NAME`` or ``NAME@NUMBER``."""
+
+    name = "generation"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> At:
+        if isinstance(value, At):
+            return value
+        name, at, number = str(value).partition("@")
+        parsed = TemplateName.parse(name).text
+        if not at:
+            return At(parsed, None)
+        if not (number.isascii() and number.isdigit() and len(number) < 10):
+            raise MalformedName(
+                f"{quote(value)} names no generation.", hint="Write NAME@NUMBER: fbsd14-min@2."
+            )
+        return At(parsed, int(number))
+
+
 class SandboxType(click.ParamType[str]):
     name = "id"
 
@@ -108,6 +138,7 @@ class DigestType(click.ParamType[str]):
 
 
 NAME = TemplateType()
+GENERATION = GenerationType()
 SANDBOX = SandboxType()
 DIGEST = DigestType()
 

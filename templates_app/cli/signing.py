@@ -1,4 +1,4 @@
-"""``coppice tpl sign``, ``statement``, ``verify``: what is done with keys is done here, locally.
+"""``coppice tpl sign``, ``statement``, ``signed``: what is done with keys is done here, locally.
 
 The secret key is read, used and forgotten in this process; what goes to the server is the
 signature. The signature covers the exact bytes that the server serves as the statement, so before
@@ -19,6 +19,7 @@ import click
 
 from templates_app.cli import gate
 from templates_app.cli.client import Failure, path
+from templates_app.cli.events import about
 from templates_app.cli.output import Document, clean, many, pick, shown
 from templates_app.cli.session import (
     MAX_FILE,
@@ -100,7 +101,7 @@ def sign(
       coppice tpl sign fbsd14-min --key coppice.sec
     """
     if signature is not None:
-        body = _text_of(signature)
+        body = text_of(signature)
     elif key is None:
         raise click.UsageError("Give --key FILE, COPPICE_SIGN_PRIVKEY or --signature FILE.")
     elif key == "-" and passphrase_stdin:
@@ -121,18 +122,23 @@ def _sign_here(session: Session, name: str, key: str, passphrase_stdin: bool) ->
     from templates_app.trust import signify
 
     secret = session.read_secret(key, "secret key")
-    locked = signify.needs_passphrase(secret)
+    signify.needs_passphrase(secret)  # what is no key is refused before the server is asked
     text, said = statement_of(session, name)
     session.out.say("Signing:")
     width = max(len(word) for word, _value in said)
     for word, value in said:
         session.out.say(f"  {word:<{width}}  {value}")
-    passphrase = _passphrase(passphrase_stdin) if locked else None
+    passphrase = passphrase_for(secret, passphrase_stdin)
     file_name = "" if key == "-" else Path(key).name  # for the signature's comment
     return signify.SecretKey.load(secret, passphrase, file_name=file_name).sign(text)
 
 
-def _passphrase(from_stdin: bool) -> bytes:
+def passphrase_for(secret: str, from_stdin: bool) -> bytes | None:
+    """The passphrase of this secret key, asked for or read; None where it has none."""
+    from templates_app.trust.signify import needs_passphrase
+
+    if not needs_passphrase(secret):
+        return None
     if from_stdin:
         return sys.stdin.buffer.readline(MAX_FILE).rstrip(b"\r\n")
     try:
@@ -146,12 +152,13 @@ def _passphrase(from_stdin: bool) -> bytes:
     return str(typed).encode("utf-8", "surrogateescape")
 
 
-def _text_of(name: str) -> str:
+def text_of(name: str) -> str:
+    """A small file's text, or stdin's for ``-``. Failure ``file_unusable``."""
     content, _mode = read_file(name)
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError:
-        raise Failure("file_unusable", f"{name} is not a .sig file of signify.") from None
+        raise Failure("file_unusable", f"{name} is not a file of signify.") from None
 
 
 @click.command(short_help="The exact bytes to sign.")
@@ -182,7 +189,7 @@ def statement(session: Session, name: str) -> None:
 @click.option("--key", metavar="FILE", help="A .pub file of signify, - for stdin: check it here.")
 @json_option
 @pass_session
-def verify(session: Session, name: str, key: str | None) -> None:
+def signed(session: Session, name: str, key: str | None) -> None:
     """Check that NAME is signed: exit 0 if it is, 5 if not.
 
     Without --key the server checks, with the keys that it trusts. With --key the signatures in the
@@ -190,20 +197,20 @@ def verify(session: Session, name: str, key: str | None) -> None:
 
     \b
     Example:
-      coppice tpl verify fbsd14-min --key coppice.pub
+      coppice tpl signed fbsd14-min --key coppice.pub
     """
     decision = gate.decision_of(session, name)
-    signed = pick(decision, "signed") is True
+    is_signed = pick(decision, "signed") is True
     shown_decision: Document = decision
     if key is not None:
         check = _check_here(session, name, key)
-        signed = check["passed"]
+        is_signed = check["passed"]
         shown_decision = {**decision, "checks": [*many(decision, "checks"), check]}
     if session.out.as_json:
         session.out.json(shown_decision)
     else:
         gate.show(session, name, shown_decision)
-    if not signed:
+    if not is_signed:
         click.get_current_context().exit(int(Exit.REFUSED))
 
 
@@ -211,12 +218,11 @@ def _check_here(session: Session, name: str, key: str) -> dict[str, Any]:
     """One more check, made here: does a logged signature over the statement verify by ``key``?"""
     from templates_app.trust.signify import PublicKey
 
-    public = PublicKey.parse(_text_of(key))
+    public = PublicKey.parse(text_of(key))
     text, _said = statement_of(session, name)
     digest = f"sha256:{hashlib.sha256(text).hexdigest()}"
-    events = session.api.get(path("templates", name, "events"), list)
     reasons = []
-    for signature in _signatures_over(events, digest):
+    for signature in _signatures_over(about(session, name), digest):
         try:
             public.verify(text, signature)
         except CoppiceError as error:
@@ -239,9 +245,13 @@ def _check_here(session: Session, name: str, key: str) -> dict[str, Any]:
 
 
 def _signatures_over(events: Sequence[Any], digest: str) -> list[str]:
-    found = []
+    """Those that the log has over this statement, and that were not withdrawn."""
+    found = {}
     for event in events:
-        same = pick(event, "data.statementDigest") == digest
-        if pick(event, "type") == "signed" and same:
-            found.append(str(pick(event, "data.signature")))
-    return found
+        if pick(event, "data.statementDigest") != digest:
+            continue
+        if pick(event, "type") == "signed":
+            found[pick(event, "position")] = str(pick(event, "data.signature"))
+        elif pick(event, "type") == "signature-withdrawn":
+            found.pop(pick(event, "data.signedPosition"), None)
+    return list(found.values())

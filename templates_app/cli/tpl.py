@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from templates_app.cli import events, gate
+from templates_app.cli.attached import attached
 from templates_app.cli.client import path
+from templates_app.cli.drift import drift
+from templates_app.cli.drift import style as drift_style
+from templates_app.cli.evidence import evidence
+from templates_app.cli.findings import findings, reload_
 from templates_app.cli.generations import generations, rollback
 from templates_app.cli.importing import import_any, import_oci, progress
+from templates_app.cli.key import unsign
 from templates_app.cli.output import (
+    NAMES,
     Column,
     Document,
     many,
@@ -32,16 +38,19 @@ from templates_app.cli.session import (
     listing,
     pass_session,
 )
-from templates_app.cli.signing import sign, statement, verify
+from templates_app.cli.signing import sign, signed, statement
+from templates_app.cli.space import df
+from templates_app.cli.trees import diff, files
+from templates_app.cli.verifying import verify
 
 
 def state(template: Any) -> str:
     """One word: missing (not on the pool), blocked (by the gate), signed, unsigned."""
     if pick(template, "missing") is True:
         return "missing"
-    if pick(template, "signed") is True:
-        return "signed"
-    return "blocked" if pick(template, "blocked") is True else "unsigned"
+    if pick(template, "blocked") is True:
+        return "blocked"
+    return "signed" if pick(template, "signed") is True else "unsigned"
 
 
 def _state_style(text: str) -> str:
@@ -49,10 +58,11 @@ def _state_style(text: str) -> str:
 
 
 COLUMNS = (
-    Column(name="name", at="name"),
+    Column(name="name", at="name", least=NAMES),
     Column(name="generation", at="generation", title="gen", right=True, rank=1),
     Column(name="size", at="sizeBytes", show=size, right=True, rank=1),
     Column(name="state", at="", show=state, exact=state, style=_state_style),
+    Column(name="drift", at="drift", style=drift_style, rank=5),
     Column(name="imported", at="importedAt", show=minute, rank=2),
     Column(name="digest", at="digest", show=short_digest, rank=4),
     Column(name="reference", at="reference", least=16, rank=3),
@@ -83,7 +93,9 @@ def tpl() -> None:
 
 
 for command in (
-    import_any, import_oci, progress, sign, statement, verify, generations, rollback
+    import_any, import_oci, progress, sign, unsign, statement, signed, verify, generations,
+    rollback, files, diff, evidence, findings, reload_, drift,
+    df, attached,
 ):  # fmt: skip
     tpl.add_command(command)
 
@@ -104,8 +116,9 @@ def list_(
 ) -> None:
     """List the templates in the order of their names.
 
-    STATE is signed, unsigned, blocked (unsigned, and the gate refuses that) or missing (not on the
-    pool). On a narrow terminal columns that do not fit are left out, unless -o names them.
+    STATE is signed, unsigned, blocked (the gate refuses it: unsigned, or for a finding) or missing
+    (not on the pool). DRIFT is what the last look at its tag found (coppice tpl drift). On a narrow
+    terminal columns that do not fit are left out, unless -o names them.
 
     \b
     Example:
@@ -134,7 +147,9 @@ def show(session: Session, name: str) -> None:
         session.out.json(template)
         return
     session.out.facts(_facts(template))
-    if state(template) in ("blocked", "unsigned"):
+    for finding in many(template, "openFindings"):
+        session.out.say(f"next:  {shown(pick(finding, 'nextStep'))}")
+    if state(template) in ("blocked", "unsigned") and pick(template, "signed") is not True:
         session.out.say(f"next:  coppice tpl sign {name}")
 
 
@@ -156,6 +171,7 @@ def _facts(template: Document) -> list[tuple[str, str]]:
             f"{size(template.get('sizeBytes'))} ({at('sizeBytes')} bytes, {at('entries')} entries)",
         ),
         ("reference", at("reference") + (" (floating)" if template.get("floating") else "")),
+        ("drift", at("drift")),
         ("index", at("digests.index")),
         ("manifest", at("digests.manifest")),
         ("config", at("digests.config")),
@@ -173,6 +189,10 @@ def _facts(template: Document) -> list[tuple[str, str]]:
             ("deviation", f"{shown(pick(deviation, 'path'))}: {shown(pick(deviation, 'reason'))}")
         )
     facts += [("finding", shown(finding)) for finding in many(template, "findings")]
+    for finding in many(template, "openFindings"):
+        stops = ", stops launches" if pick(finding, "blocks") is True else ""
+        what = f"{shown(pick(finding, 'code'))} (event {shown(pick(finding, 'position'))}{stops})"
+        facts.append(("finding", f"{what}: {shown(pick(finding, 'detail'))}"))
     return facts
 
 
@@ -209,18 +229,7 @@ def history(session: Session, listing: Listing, name: str) -> None:
     Example:
       coppice tpl history fbsd14-min
     """
-    rows: list[Document] = []
-    after = 0
-    while True:
-        page = session.api.get(
-            path("templates", name, "events"), list, after=after, limit=events.PAGE
-        )
-        rows += page
-        following = pick(page[-1], "position") if page else None
-        # A server that does not count on would be asked for ever.
-        if len(page) < events.PAGE or not isinstance(following, int) or following <= after:
-            break
-        after = following
+    rows = events.about(session, name)
     if session.out.as_json:
         session.out.json(rows)
     else:
@@ -244,13 +253,15 @@ def gate_(session: Session, name: str) -> None:
 @tpl.command(short_help="Remove a template and its datasets.")
 @click.argument("name", type=NAME)
 @click.option("--dry-run", "-n", is_flag=True, help="Only print the datasets that would go.")
+@click.option("--retire", is_flag=True, help="Keep what is in use until its last clone is gone.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask. Needed where there is no terminal.")
 @json_option
 @pass_session
-def destroy(session: Session, name: str, dry_run: bool, yes: bool) -> None:
+def destroy(session: Session, name: str, dry_run: bool, retire: bool, yes: bool) -> None:
     """Remove a template with all its generations. Its history stays in the log.
 
-    Refused (409) while sandboxes or other clones depend on it.
+    Refused (exit 4) while sandboxes or other clones depend on it. With --retire the name is free at
+    once, and generations with clones stay until manage.py sweep_generations finds none.
 
     \b
     Example:
@@ -258,7 +269,7 @@ def destroy(session: Session, name: str, dry_run: bool, yes: bool) -> None:
     """
     where = path("templates", name)
     if dry_run:
-        would = session.api.delete(where, dryRun=True)
+        would = session.api.delete(where, dryRun=True, retire=retire or None)
         if session.out.as_json:
             session.out.json(would)
         else:
@@ -267,14 +278,15 @@ def destroy(session: Session, name: str, dry_run: bool, yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("There is no terminal to ask on: give --yes, or --dry-run.")
-        would = session.api.delete(where, dryRun=True)
+        would = session.api.delete(where, dryRun=True, retire=retire or None)
         session.out.say(f"These datasets of {name} will be destroyed:")
         for dataset in many(would, "datasets"):
             session.out.say(f"  {shown(dataset)}")
+        _say_kept(session, would)
         if not click.confirm("Destroy them?", err=True):
             session.out.say("Nothing was destroyed.")
             click.get_current_context().exit(1)
-    answer = session.api.delete(where)
+    answer = session.api.delete(where, retire=retire or None)
     if session.out.as_json:
         session.out.json(answer)
     else:
@@ -284,37 +296,11 @@ def destroy(session: Session, name: str, dry_run: bool, yes: bool) -> None:
 def _say_datasets(session: Session, would: Document) -> None:
     for dataset in many(would, "datasets"):
         session.out.line(shown(dataset))
+    _say_kept(session, would)
     session.out.say("Nothing was destroyed: this was a dry run.")
 
 
-@tpl.command("reload", short_help="Compare pool and log.")
-@json_option
-@pass_session
-def reload_(session: Session) -> None:
-    """Compare the pool with the log: adopt hand-made templates, mark those that are gone.
-
-    \b
-    Example:
-      coppice tpl reload
-    """
-    found = session.api.post(path("templates", "reload"), patient=True)
-    if session.out.as_json:
-        session.out.json(found)
-        return
-    lines = [
-        *_named("added", many(found, "added"), "template"),
-        *_named("changed", many(found, "changed"), "template"),
-        *_named("missing", many(found, "missing"), ""),
-        *_named("returned", many(found, "returned"), ""),
-    ]
-    for one in many(found, "findings"):
-        words = (shown(pick(one, "code")), shown(pick(one, "subject")), shown(pick(one, "detail")))
-        lines.append("finding   {}: {}: {}".format(*words))
-    for line in lines:
-        session.out.line(line)
-    where = f"{shown(found.get('pool'))}, event {shown(found.get('position'))}"
-    session.out.say(f"{'Differences' if lines else 'No difference'} found ({where}).")
-
-
-def _named(word: str, rows: Sequence[Any], key: str) -> Sequence[str]:
-    return [f"{word:<8}  {shown(pick(row, key) if key else row)}" for row in rows]
+def _say_kept(session: Session, would: Document) -> None:
+    for kept in many(would, "kept"):
+        number, clones = shown(pick(kept, "generation")), many(kept, "clones")
+        session.out.say(f"Generation {number} stays for {', '.join(map(shown, clones))}")

@@ -20,15 +20,27 @@ class _Makes(Protocol):
 DRIVERS: Mapping[str, _Makes] = {"zfs": ZfsDriver, "dir": DirectoryDriver}
 
 
-def from_pool(pool: str, *, step_seconds: float, state_dir: Path) -> DatasetDriver:
+def from_pool(
+    pool: str, *, step_seconds: float, state_dir: Path, quota_bytes: int = 0
+) -> DatasetDriver:
     """The driver for ``zfs:DATASET`` or ``dir:/PATH``. Touches nothing yet.
 
     ``step_seconds`` limits what moves data (a copy, the destruction of a large dataset);
-    ``state_dir`` is where locks and the note of which pool this is are kept.
+    ``state_dir`` is where locks and the note of which pool this is are kept; ``quota_bytes`` is the
+    most that the files of one dataset may take, which ``zfs:`` alone can hold to. PoolUnavailable.
     """
     kind, _, root = pool.partition(":")
     if kind not in DRIVERS or not root:
         raise PoolUnavailable(
             f"There is no kind of pool {kind!r}; there are: {', '.join(DRIVERS)}."
+        )
+    if quota_bytes:
+        if kind != ZfsDriver.kind:
+            raise PoolUnavailable(
+                f"A pool of the kind {kind}: holds nobody to a quota.",
+                hint="Take COPPICE_QUOTA_BYTES away, or use a zfs: pool.",
+            )
+        return ZfsDriver(
+            root, step_seconds=step_seconds, state_dir=state_dir, quota_bytes=quota_bytes
         )
     return DRIVERS[kind](root, step_seconds=step_seconds, state_dir=state_dir)

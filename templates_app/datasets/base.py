@@ -85,6 +85,11 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Clone(Dataset):
+    origin: Snapshot  # as it was seen after the clone had been made of it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """One entry of :meth:`DatasetDriver.find_all`."""
 
@@ -94,12 +99,24 @@ class Found:
     origin: str | None  # full name of the snapshot that it is a clone of
     mounted: bool
     is_dataset: bool = True  # False: a plain directory where a dataset should be
+    moved_to: str | None = None  # its mountpoint, where that is not its place below the root
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Space:
     available_bytes: int
     used_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What one dataset takes of the pool's disk, in bytes."""
+
+    relative: str
+    name: str  # full
+    referenced_bytes: int  # all that its files and its snapshots' hold
+    unique_bytes: int  # of that, what would be free without it and whatever is cloned from it
+    origin: str | None  # full name of the snapshot that it shares the rest with
 
 
 class DatasetDriver(Protocol):
@@ -125,6 +142,12 @@ class DatasetDriver(Protocol):
 
     def create(self, relative: str) -> Dataset:
         """An empty, mounted dataset below OURS, a place that only root can enter. Conflict."""
+
+    def writing(self, relative: str) -> AbstractContextManager[None]:
+        """To be held while a created dataset is filled, so that :meth:`seal` waits less.
+
+        May raise, in the end, what the disk said: PoolUnavailable, OutOfSpace, StorageReadOnly.
+        """
 
     def seal(self, relative: str) -> Snapshot:
         """Make ``@base``, unmount, and keep it from being mounted at boot. Idempotent.
@@ -152,16 +175,20 @@ class DatasetDriver(Protocol):
     def stranger(self, alias: str) -> bool:
         """Whether something that this driver did not make stands where ``alias`` would be."""
 
-    def unpoint(self, alias: str, relatives: Collection[str]) -> None:
+    def unpoint(self, alias: str, relatives: Collection[str], *, aside: bool = False) -> None:
         """``alias`` is gone if it leads to one of the generations ``relatives``. Idempotent.
 
         What leads elsewhere, or was not made by this driver, is not touched. TemplateInUse if
-        somebody cloned from it by hand.
+        somebody cloned from it by hand; with ``aside`` only where the pool cannot move it, as
+        :meth:`point` does.
         """
 
-    def clone(self, relative: str, name: str) -> Dataset:
+    def clone(self, relative: str, name: str, *, drawn: bool = False) -> Clone:
         """A mounted, writable clone of ``relative@base``; never a half one.
 
+        Its ``origin`` says which snapshot it was made of: looked at afterwards, when that cannot
+        be replaced any more without the clone in its way (``dir:``: without its being seen).
+        ``drawn``: ``name`` was drawn for it, so whatever is called so is this clone.
         SandboxExists if the name is taken, TemplateMissing if there is no such ``@base``.
         """
 
@@ -185,6 +212,15 @@ class DatasetDriver(Protocol):
         Aliases are clones too. Empty where there is no such dataset.
         """
 
+    def all_clones(self) -> dict[str, list[str]]:
+        """The clones of each dataset that has some, all by full names; as :meth:`dependents`."""
+
+    def place_back(self, relative: str) -> None:
+        """The dataset has its place below the pool's root again, and is not mounted. Idempotent.
+
+        PoolBusy if its files are in use elsewhere, and then nothing has changed.
+        """
+
     def find_all(self) -> list[Found]:
         """Everything directly below the root and below OURS, in name order.
 
@@ -195,3 +231,10 @@ class DatasetDriver(Protocol):
         """Remove temporary things whose process is dead; their names. For start-up recovery."""
 
     def space(self) -> Space: ...
+
+    def usage(self) -> list[Usage]:
+        """What :meth:`find_all` finds, without plain directories and links, in name order.
+
+        ``dir:`` reads every tree for it, and cannot tell blocks that files share (reflinks): such
+        a file counts in each tree.
+        """

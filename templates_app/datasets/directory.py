@@ -12,17 +12,19 @@ import contextlib
 import os
 import time
 from collections.abc import Collection, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from templates_app.datasets import trees
 from templates_app.datasets.base import (
     BASE,
     OURS,
+    Clone,
     Dataset,
     Found,
     Snapshot,
     Space,
+    Usage,
     in_use,
     is_name,
 )
@@ -36,6 +38,9 @@ from templates_app.errors import (
     TemplateInUse,
     TemplateMissing,
 )
+
+#: Bytes of a path that may stand between the root and a file of a tree.
+_ROOM = 160
 
 
 class DirectoryDriver:
@@ -82,30 +87,34 @@ class DirectoryDriver:
             path.mkdir(mode=0o755)
         return Dataset(name=str(path), path=path)
 
+    def writing(self, relative: str) -> contextlib.AbstractContextManager[None]:
+        return trees.written_out_meanwhile(self._pool.path(relative))
+
     def seal(self, relative: str) -> Snapshot:
         path, based = self._pool.path(relative), self._pool.based(relative)
         self._pool.prepare()
-        seen: Future[trees.Look] | None = None
         with self._pool.lock(relative), trees.disk_errors("The dataset cannot be sealed"):
             if not based.is_dir():
                 if path.is_symlink() or not path.is_dir():
                     raise TemplateMissing(f"There is no dataset {path}.")
                 self._refuse_mounts(path)
-                with ThreadPoolExecutor(1) as meanwhile:
-                    seen = meanwhile.submit(trees.look, path)
-                    # The event that makes this generation current survives a power failure; so
-                    # must every file of it. To write them out changes nothing that look() sees.
-                    trees.make_durable(path)
-                seen.result()  # what it raises, before the rename
                 path.rename(based)
             if not _is_there(path):
                 path.symlink_to(based.name)
-                trees.write_names(path.parent)
+            begun = time.monotonic()
+            with ThreadPoolExecutor(1) as meanwhile:
+                # To write a tree out changes nothing that look() sees.
+                seen = meanwhile.submit(trees.look, based)
+                # The event that makes this generation current survives a power failure; so must
+                # every file of it, and its name. Until then nothing knows it but its lease, by
+                # which recovery removes it.
+                trees.make_durable(based)
+            made = seen.result()
+            # Here as well as in a sandbox, and in a copy on its way there.
+            if not trees.fits(made.longest, self.root, _ROOM):
+                raise trees.too_long(made.longest)
             # What somebody changes from now on has another ctime than what look() sees.
-            time.sleep(trees.TICK)
-        if seen is None:
-            return self._sealed(relative)
-        made = seen.result()
+            time.sleep(max(0.0, begun + trees.TICK - time.monotonic()))
         return Snapshot(name=str(based), guid=made.guid, size_bytes=made.size_bytes)
 
     def snapshot(self, relative: str) -> Snapshot | None:
@@ -167,7 +176,7 @@ class DirectoryDriver:
         links = (self._pool.path(alias), self._pool.based(alias))
         return any(_is_there(link) and leads_to(link) is None for link in links)
 
-    def unpoint(self, alias: str, relatives: Collection[str]) -> None:
+    def unpoint(self, alias: str, relatives: Collection[str], *, aside: bool = False) -> None:
         self._pool.prepare()
         path, based = self._pool.path(alias), self._pool.based(alias)
         with self._pool.lock(alias), trees.disk_errors("The alias cannot be removed"):
@@ -177,9 +186,33 @@ class DirectoryDriver:
                     link.unlink()
             trees.write_names(self.root)
 
+    def usage(self) -> list[Usage]:
+        clones = self._pool.clones()
+        found = []
+        for one in self.find_all():
+            based, path = self._pool.based(one.relative), self._pool.path(one.relative)
+            if not one.is_dataset or leads_to(based) is not None:
+                continue  # an alias has no files of its own
+            with trees.disk_errors("The pool cannot be read"):
+                try:
+                    everything, alone = trees.allocated(based if based.is_dir() else path)
+                except FileNotFoundError:
+                    continue  # it was destroyed meanwhile
+            origin = clones.get(one.relative)
+            found.append(
+                Usage(
+                    relative=one.relative,
+                    name=one.name,
+                    referenced_bytes=everything,
+                    unique_bytes=alone,
+                    origin=f"{self.full_name(origin)}@{BASE}" if origin else None,
+                )
+            )
+        return found
+
     # --- sandboxes, and every dataset ----------------------------------------------------------
 
-    def clone(self, relative: str, name: str) -> Dataset:
+    def clone(self, relative: str, name: str, *, drawn: bool = False) -> Clone:
         self._pool.prepare()
         path = self._pool.path(name)
         real, _ = self._source(relative)
@@ -194,10 +227,12 @@ class DirectoryDriver:
             if _is_there(path) or _is_there(self._pool.based(name)):
                 raise SandboxExists(f"There is a dataset {path} already.")
             trees.copy(source, work / "tree", seconds=self._pool.seconds)
+            # After the copy: who changed a file meanwhile has changed the snapshot's guid, too.
+            origin = self._sealed(relative)
             # First the note: a clone that is there is never without one.
-            self._pool.note_clone(name, real, work / "tree")
+            self._pool.note_clone(name, real, work / "tree", work)
             (work / "tree").rename(path)
-        return Dataset(name=str(path), path=path)
+        return Clone(name=str(path), path=path, origin=origin)
 
     def move(self, relative: str, to: str) -> None:
         self._pool.prepare()
@@ -227,7 +262,7 @@ class DirectoryDriver:
             elif to.startswith(f"{OURS}/"):
                 self._pool.path(to).symlink_to(self._pool.based(to).name)
             for name in clones:
-                self._pool.note_clone(name, to, self._pool.path(name))
+                self._pool.note_clone(name, to, self._pool.path(name), work)
             for alias in aliases:
                 for link in (self._pool.based(alias), self._pool.path(alias)):
                     replace_link(link, f"{to}@{BASE}", work)
@@ -274,12 +309,19 @@ class DirectoryDriver:
             )
 
     def dependents(self, relative: str) -> list[str]:
+        return self.all_clones().get(str(self.root / relative), [])
+
+    def all_clones(self) -> dict[str, list[str]]:
         self._pool.assert_there()
         with trees.disk_errors("The pool's notes cannot be read"):
             leading = {**self._pool.clones(), **self._pool.aliases()}
-        return sorted(
-            str(self.root / name) for name, origin in leading.items() if origin == relative
-        )
+        found: dict[str, list[str]] = {}
+        for name, origin in sorted(leading.items()):
+            found.setdefault(str(self.root / origin), []).append(str(self.root / name))
+        return found
+
+    def place_back(self, relative: str) -> None:
+        """A directory has no other place than its own."""
 
     # --- looking around ------------------------------------------------------------------------
 

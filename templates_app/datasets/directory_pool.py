@@ -23,7 +23,7 @@ from urllib.parse import quote, unquote
 
 from templates_app.datasets import trees
 from templates_app.datasets.base import BASE, OURS, checked
-from templates_app.datasets.locks import PATIENCE, Taken, held, lock_file
+from templates_app.datasets.locks import PATIENCE, Taken, held, lock_file, tidy
 from templates_app.errors import CoppiceError, PoolBusy, PoolUnavailable, StorageReadOnly
 
 INNER = ".coppice"
@@ -91,7 +91,7 @@ class DirectoryPool:
             fresh.unlink()
         if not self._known.exists():
             self._known.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            replace_file(self._known, _read(identity))
+            replace_file(self._known, _read(identity), self._known.parent)
 
     # --- locks ---------------------------------------------------------------------------------
 
@@ -136,17 +136,28 @@ class DirectoryPool:
                 with contextlib.suppress(Taken), held(lock):
                     trees.remove(path, seconds=self.seconds)
                     gone.append(f"{self.root}/{INNER}/{kind}/{path.name}")
+        self._sweep_notes()
+        tidy(self.inner / "locks")
         return gone
+
+    def _sweep_notes(self) -> None:
+        """Of clones that are gone, or that never came to stand where their note says."""
+        place = self.inner / "clones"
+        for path in sorted(place.iterdir()) if place.is_dir() else ():
+            name = unquote(path.stem)
+            with contextlib.suppress(Taken), held(lock_file(self.inner / "locks", name)):
+                if self.origin_of(name) is None:
+                    path.unlink(missing_ok=True)
 
     # --- what was cloned from what -------------------------------------------------------------
 
-    def note_clone(self, name: str, origin: str, tree: Path) -> None:
+    def note_clone(self, name: str, origin: str, tree: Path, work: Path) -> None:
         """Write down that ``tree``, soon to be ``name``, is a clone of ``origin@base``.
 
         With its inode number: a directory that somebody makes later under this name is none.
         """
         note = {"origin": origin, "inode": tree.stat(follow_symlinks=False).st_ino}
-        replace_file(self._note(name), json.dumps(note))
+        replace_file(self._note(name), json.dumps(note), work)
 
     def forget_clone(self, name: str) -> None:
         self._note(name).unlink(missing_ok=True)
@@ -191,9 +202,12 @@ def leads_to(link: Path) -> str | None:
     return target.removesuffix(f"@{BASE}")
 
 
-def replace_file(path: Path, text: str) -> None:
-    """Readers see the old contents or the new, and a crash leaves one of them."""
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+def replace_file(path: Path, text: str, work: Path) -> None:
+    """Readers see the old contents or the new, and a crash leaves one of them.
+
+    ``work``: where what a crash leaves besides is swept away; on the same file system.
+    """
+    fresh = work / f"{path.name}.{secrets.token_hex(8)}"
     with fresh.open("x") as file:
         file.write(text)
         file.flush()

@@ -31,6 +31,16 @@ def lock_file(directory: Path, name: str) -> Path:
     return directory / quote(name, safe="")
 
 
+def tidy(directory: Path, pattern: str = "*") -> None:
+    """Remove the lock files of ``directory`` that nobody holds: the dead leave theirs behind.
+
+    So do those who shared one with others.
+    """
+    for path in sorted(directory.glob(pattern)):
+        with contextlib.suppress(Taken, OSError), held(path):
+            pass  # it is removed on the way out
+
+
 class Locks:
     """Locks of the datasets below ``root``, by their relative names."""
 
@@ -41,6 +51,9 @@ class Locks:
     def file(self, relative: str) -> Path:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         return lock_file(self._directory, f"{self._root}/{relative}")
+
+    def tidy(self) -> None:
+        tidy(self._directory)
 
     @contextlib.contextmanager
     def held(self, relative: str, *, patience: float = 0.0) -> Iterator[None]:

@@ -13,7 +13,10 @@ import os
 import re
 import stat
 import struct
+import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +27,19 @@ from templates_app.errors import (
     PoolUnavailable,
     ProgramFailed,
     StorageReadOnly,
+    TreeRefused,
 )
 from templates_app.run import run
+from templates_app.trust import mtree
 
 #: Longer than a tick of any kernel's clock, in seconds: after it, a change has another ctime.
 TICK = 0.011
+#: Between two times that a tree which is being filled is written out, in seconds.
+_PAUSE = 0.2
+_syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)  # Linux
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+#: Bytes of a path that a program names, with the one that ends it: 4096 on Linux, 1024 on FreeBSD.
+_PATH_MAX = os.pathconf("/", "PC_PATH_MAX")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +49,7 @@ class Look:
     guid: str  # decimal text of 64 bits
     size_bytes: int  # contents of regular files, each hard-linked file once
     entries: int
+    longest: bytes  # path below the top, without a slash before it
 
 
 def look(top: Path) -> Look:
@@ -47,11 +58,59 @@ def look(top: Path) -> Look:
     The number stays the same as long as nobody changes the tree, and through renames of ``top``
     (so the ctime of ``top`` itself, which a rename sets, does not count). Every change of contents,
     mode, owner or extended attributes sets a ctime, and no system call can set it back. A copy has
-    times of its own, so it has another number. FileNotFoundError if the tree goes away meanwhile.
+    times of its own, so it has another number. FileNotFoundError if the tree goes away meanwhile;
+    TreeRefused where a path in it is too long for the kernel.
     """
+    try:
+        return _look(top)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise too_long(os.fsencode(error.filename)[len(os.fsencode(top)) + 1 :]) from None
+
+
+def too_long(path: bytes) -> TreeRefused:
+    """The refusal of a tree that has this path below its top."""
+    shown = mtree.escape(path)[:200].decode("ascii") + "…"
+    return TreeRefused(
+        f"{shown} has a path of {len(path)} bytes, too many below this pool's directory: programs"
+        f" take paths of less than {_PATH_MAX} bytes.",
+        hint="Give the pool a shorter directory, or import it on a zfs: pool.",
+        extra={"path": shown, "rule": "path-length"},
+    )
+
+
+def fits(longest: bytes, top: Path, room: int) -> bool:
+    """Whether a program can name it in a directory ``room`` bytes deeper than ``top``."""
+    return len(longest) + len(os.fsencode(top)) + room < _PATH_MAX
+
+
+def allocated(top: Path) -> tuple[int, int]:
+    """Bytes on the disk that the tree's files take, each once; and of those with no name elsewhere.
+
+    Blocks that files share (reflinks) cannot be told here.
+    """
+    blocks: dict[tuple[int, int], tuple[int, int]] = {}  # inode -> (bytes, names left to find)
+    for directory, _, names in os.walk(top, onerror=_raise):
+        for path in (directory, *(os.path.join(directory, name) for name in names)):  # noqa: PTH118
+            seen = os.lstat(path)
+            left = 1 if stat.S_ISDIR(seen.st_mode) else seen.st_nlink
+            key = seen.st_dev, seen.st_ino
+            size, left = blocks.get(key, (seen.st_blocks * 512, left))
+            blocks[key] = size, left - 1
+    everything = sum(size for size, _ in blocks.values())
+    return everything, sum(size for size, left in blocks.values() if left <= 0)
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _look(top: Path) -> Look:
     own = top.lstat()
     digest = hashlib.sha256(_facts(own, ctime=False))
     size = entries = 0
+    longest = b""
     counted: set[int] = set()
     stack = [(str(top), "")]
     while stack:
@@ -61,7 +120,10 @@ def look(top: Path) -> Look:
         for entry in found:
             there = entry.stat(follow_symlinks=False)
             name = f"{relative}/{entry.name}"
-            digest.update(os.fsencode(name) + b"\0" + _facts(there, ctime=True))
+            encoded = os.fsencode(name)
+            digest.update(encoded + b"\0" + _facts(there, ctime=True))
+            if len(encoded) > len(longest):
+                longest = encoded
             entries += 1
             if stat.S_ISDIR(there.st_mode):
                 stack.append((entry.path, name))
@@ -69,7 +131,8 @@ def look(top: Path) -> Look:
                 size += there.st_size
                 if there.st_nlink > 1:
                     counted.add(there.st_ino)
-    return Look(str(int.from_bytes(digest.digest()[:8], "big")), size, entries)
+    guid = str(int.from_bytes(digest.digest()[:8], "big"))
+    return Look(guid, size, entries, longest[1:])
 
 
 def _facts(there: os.stat_result, *, ctime: bool) -> bytes:
@@ -166,18 +229,49 @@ def mounts_below(top: Path) -> list[str]:
 
 
 def make_durable(top: Path) -> None:
-    """Have the file system of ``top`` write out all that it holds in memory.
+    """Have the file system of ``top`` write out all that it holds in memory: names, too.
 
     syncfs(2) for one file system; sync(2) for all where there is no such call.
     """
-    library = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(library, "syncfs"):
+    if _syncfs is None:
         os.sync()
+        write_names(top.parent)  # sync(2) need not wait (FreeBSD's does not); this does
         return
     with directory(top) as descriptor:
-        if library.syncfs(descriptor) != 0:
+        if _syncfs(descriptor) != 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
+
+
+@contextlib.contextmanager
+def written_out_meanwhile(top: Path) -> Iterator[None]:
+    """While the block fills ``top``, the disk gets what is there already, again and again.
+
+    Else all of it would be waited for in the end, when there is nothing left to do besides. It is
+    no promise: :func:`make_durable` is still to be called. Raises what the disk says meanwhile, as
+    an error of ours: of a failed write syncfs(2) tells one caller, once.
+    """
+    over = threading.Event()
+
+    def write_out() -> None:
+        pause = _PAUSE
+        while not over.wait(pause):
+            begun = time.monotonic()
+            make_durable(top)
+            # A slow disk gets no more to do by this than half of its time.
+            pause = max(_PAUSE, time.monotonic() - begun)
+
+    if _syncfs is None:  # the others' files are none of our business
+        yield
+        return
+    with ThreadPoolExecutor(1) as beside:
+        working = beside.submit(write_out)
+        try:
+            yield
+        finally:
+            over.set()
+    with disk_errors("What was written did not reach the disk"):
+        working.result()
 
 
 def write_names(place: Path) -> None:

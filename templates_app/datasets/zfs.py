@@ -14,23 +14,26 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from templates_app.datasets.base import (
     BASE,
     OURS,
+    Clone,
     Dataset,
     Found,
     Snapshot,
     Space,
+    Usage,
     in_use,
 )
 from templates_app.datasets.layers import LayerStore
 from templates_app.datasets.locks import Locks, Taken, held
 from templates_app.datasets.zfs_command import Kind, Outcome, error, zfs
+from templates_app.datasets.zfs_early import EarlyLook
 from templates_app.datasets.zfs_layers import ZfsLayers
 from templates_app.datasets.zfs_pool import LOCKED_DOWN, READING, ZfsPool, as_path, options
 from templates_app.errors import (
@@ -47,6 +50,7 @@ from templates_app.errors import (
 
 logger = logging.getLogger("coppice.datasets")
 
+_OF_CLONES = ("origin", "guid", "referenced", "mountpoint", "mounted", "readonly")
 #: Set on the aliases that we made: the only datasets outside OURS that point() may destroy.
 ALIAS_MARK = "coppice:alias"
 
@@ -62,12 +66,18 @@ class _Alias:
 class ZfsDriver:
     kind = "zfs"
 
-    def __init__(self, root: str, *, step_seconds: float, state_dir: Path) -> None:
+    def __init__(
+        self, root: str, *, step_seconds: float, state_dir: Path, quota_bytes: int = 0
+    ) -> None:
         self.root = root
         self._pool = ZfsPool(root)
         self._seconds = step_seconds
         self._locks = Locks(state_dir / "pool-locks", root)
-        self.layers: LayerStore | None = ZfsLayers(self._pool, self._locks, seconds=step_seconds)
+        # Of files alone: not of snapshots, nor of what is cloned from them.
+        self._quota = (f"refquota={quota_bytes}",) if quota_bytes else ()
+        self.layers: LayerStore | None = ZfsLayers(
+            self._pool, self._locks, seconds=step_seconds, quota=self._quota
+        )
 
     @property
     def pool(self) -> str:
@@ -82,11 +92,22 @@ class ZfsDriver:
     def space(self) -> Space:
         return self._pool.space()
 
+    def usage(self) -> list[Usage]:
+        return self._pool.usage()
+
     def find_all(self) -> list[Found]:
         return self._pool.find_all()
 
     def dependents(self, relative: str) -> list[str]:
         return self._pool.dependents(relative)
+
+    def all_clones(self) -> dict[str, list[str]]:
+        return self._pool.all_clones()
+
+    def place_back(self, relative: str) -> None:
+        full = self.full_name(relative)
+        self._unmount(full)  # first: else it would be mounted anew in its place
+        zfs("inherit", "mountpoint", full)
 
     # --- generations ---------------------------------------------------------------------------
 
@@ -96,7 +117,8 @@ class ZfsDriver:
             raise ValueError(f"{relative!r} is not below {OURS}")
         self._pool.private_place()
         # noauto from the start: a half-made generation is not mounted again at the next boot.
-        out = zfs("create", *options("canmount=noauto", *LOCKED_DOWN), "--", full, expect=_TAKEN)
+        words = options("canmount=noauto", *LOCKED_DOWN, *self._quota)
+        out = zfs("create", *words, "--", full, expect=_TAKEN)
         if not out.done:
             raise Conflict(f"There is a dataset {full} already.", private=out.stderr)
         try:
@@ -105,6 +127,9 @@ class ZfsDriver:
         except BaseException:
             self._give_up(relative)
             raise
+
+    def writing(self, relative: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()  # ZFS writes every few seconds; a snapshot waits for it
 
     def seal(self, relative: str) -> Snapshot:
         full = self.full_name(relative)
@@ -126,7 +151,7 @@ class ZfsDriver:
         if got is None:
             self._pool.assert_there()
             return None
-        return Snapshot(name=name, guid=got["guid"], size_bytes=int(got["referenced"]))
+        return _snapshot(name, got)
 
     def _sealed(self, relative: str) -> Snapshot:
         found = self.snapshot(relative)
@@ -145,7 +170,9 @@ class ZfsDriver:
         with self._locks.held(view):
             self._pool.private_place()
             try:
-                words = options("readonly=on", "canmount=noauto", *LOCKED_DOWN)
+                # Not readonly=on: there zfs-fuse says of the first file without extended
+                # attributes that the whole file system keeps none, and the kernel believes it.
+                words = options("canmount=noauto", *LOCKED_DOWN)
                 out = zfs("clone", *words, "--", base, self.full_name(view), expect={Kind.ABSENT})
                 if not out.done:
                     raise self._source_missing(relative, out)
@@ -162,7 +189,7 @@ class ZfsDriver:
         full, wanted = self.full_name(alias), f"{self.full_name(relative)}@{BASE}"
         # Recovery, reload and an import may come to the same alias at the same moment.
         with self._locks.held(alias, patience=self._seconds):
-            # canmount=off, so that version 23 does not mount it; then noauto, for operators.
+            # canmount=off: nothing ever mounts it, and version 23 would mount a clone at once.
             clone = ("clone", *options("canmount=off", f"{ALIAS_MARK}={relative}"), "--")
             # Tried before anything is looked at: a new template has no alias yet.
             out = zfs(*clone, wanted, full, expect={Kind.EXISTS, Kind.ABSENT})
@@ -179,11 +206,7 @@ class ZfsDriver:
                         raise AdoptedInTheWay(f"The dataset {full} was not made by Coppice.")
                     self._remove_alias(alias, alone=set(found) == {full, f"{full}@{BASE}", wanted})
                 zfs(*clone, wanted, full)
-            # Both at once: each waits for the pool to write, and can wait for the same write.
-            with ThreadPoolExecutor(1) as other:
-                noauto = other.submit(zfs, "set", "canmount=noauto", full)
-                zfs("snapshot", "--", f"{full}@{BASE}")
-                noauto.result()
+            zfs("snapshot", "--", f"{full}@{BASE}")
 
     def _aliases(self, *names: str) -> dict[str, _Alias]:
         """Those of ``names`` that are there, with all directly below them: one call, for 3 ms."""
@@ -203,12 +226,12 @@ class ZfsDriver:
         found = self._aliases(self.full_name(alias)).get(self.full_name(alias))
         return found is not None and not found.ours
 
-    def unpoint(self, alias: str, relatives: Collection[str]) -> None:
+    def unpoint(self, alias: str, relatives: Collection[str], *, aside: bool = False) -> None:
         origins = {f"{self.full_name(relative)}@{BASE}" for relative in relatives}
         with self._locks.held(alias, patience=self._seconds):
             found = self._aliases(self.full_name(alias)).get(self.full_name(alias))
             if found is not None and found.ours and found.origin in origins:
-                self.destroy(alias)
+                self._remove_alias(alias, alone=False) if aside else self.destroy(alias)
 
     def _remove_alias(self, alias: str, *, alone: bool) -> None:
         """``alone``: nothing but its @base is below it, so ZFS refuses at once or not at all."""
@@ -242,11 +265,33 @@ class ZfsDriver:
 
     # --- sandboxes, and every dataset ----------------------------------------------------------
 
-    def clone(self, relative: str, name: str) -> Dataset:
+    def clone(self, relative: str, name: str, *, drawn: bool = False) -> Clone:
+        base, full = f"{self.full_name(relative)}@{BASE}", self.full_name(name)
+        look = partial(self._pool.look, (full, base), *_OF_CLONES)
+        with EarlyLook(self.root, name, base, look, drawn=drawn) as early:
+            self._make_clone(relative, name, early.step)
+        try:
+            both = early.seen()
+            got = both.get(full) or self._pool.no_root()
+            path = as_path(full, got["mountpoint"])
+            if got["mounted"] != "yes":
+                raise PoolUnavailable(f"{full} was cloned, but is not mounted.")
+            if got["readonly"] == "on":
+                raise StorageReadOnly(f"{full} would be read-only: it inherits readonly=on.")
+            if (seen := both.get(base)) is None:  # renamed: with a clone it cannot be destroyed
+                raise TemplateMissing(f"There is no snapshot {base} any more.")
+            origin = _snapshot(base, seen)
+        except BaseException:
+            self._give_up(name)
+            raise
+        return Clone(name=full, path=path, origin=origin)
+
+    def _make_clone(self, relative: str, name: str, beside: Callable[[], None]) -> None:
         base, full = f"{self.full_name(relative)}@{BASE}", self.full_name(name)
         expect = {Kind.EXISTS, Kind.ABSENT, Kind.OCCUPIED, Kind.NO_PLACE}
         try:
-            out = zfs("clone", "--", base, full, expect=expect)
+            words = ("clone", *options(*self._quota), "--", base, full)
+            out = zfs(*words, expect=expect, beside=beside)
         except BaseException:
             # OpenZFS says "made, but not mounted" with the reason of the mount.
             got = self._pool.properties(full, "origin", "mounted")
@@ -264,20 +309,6 @@ class ZfsDriver:
             self._give_up(name)
             self._pool.check()
             raise PoolUnavailable(f"There can be no mount point for {full}.", private=out.stderr)
-        try:
-            got = (
-                self._pool.properties(full, "mountpoint", "mounted", "readonly")
-                or self._pool.no_root()
-            )
-            path = as_path(full, got["mountpoint"])
-            if got["mounted"] != "yes":
-                raise PoolUnavailable(f"{full} was cloned, but is not mounted.")
-            if got["readonly"] == "on":
-                raise StorageReadOnly(f"{full} would be read-only: it inherits readonly=on.")
-        except BaseException:
-            self._give_up(name)
-            raise
-        return Dataset(name=full, path=path)
 
     def _source_missing(self, relative: str, out: Outcome) -> CoppiceError:
         if self.snapshot(relative) is None:
@@ -347,12 +378,19 @@ class ZfsDriver:
             )
         if clones := self.dependents(relative):
             raise in_use(full, clones)
-        if [full, "yes"] in out.rows():
-            self._unmount(full)
-        # Each by its name, never with -r: what somebody makes meanwhile is refused, not destroyed.
-        for name in (name for name in names if name.startswith(f"{full}@")):
-            self._destroy_one(name, relative)
-        self._destroy_one(full, relative)
+        mounted = [full, "yes"] in out.rows()
+        try:
+            if mounted:
+                self._unmount(full)
+            # Each by its name, never with -r: what somebody makes meanwhile is refused, and stays.
+            for name in (name for name in names if name.startswith(f"{full}@")):
+                self._destroy_one(name, relative)
+            self._destroy_one(full, relative)
+        except CoppiceError:
+            if mounted:
+                with contextlib.suppress(CoppiceError):  # the first one is to be told
+                    self._mount(full)
+            raise
 
     def _destroy_one(self, name: str, relative: str) -> None:
         expect = {Kind.ABSENT, Kind.CLONES, Kind.CHILDREN}
@@ -379,6 +417,10 @@ class ZfsDriver:
                 continue  # somebody alive is reading there
             gone.append(self.full_name(relative))
         return gone
+
+
+def _snapshot(name: str, got: dict[str, str]) -> Snapshot:
+    return Snapshot(name=name, guid=got["guid"], size_bytes=int(got["referenced"]))
 
 
 _TAKEN = frozenset({Kind.EXISTS})

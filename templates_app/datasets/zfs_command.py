@@ -6,12 +6,16 @@ locale and without the names that they quote: a template may be called ``read-on
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import logging
+import os
 import re
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from templates_app.errors import (
     CoppiceError,
@@ -22,7 +26,7 @@ from templates_app.errors import (
     ProgramFailed,
     StorageReadOnly,
 )
-from templates_app.run import run
+from templates_app.run import Result, run
 
 logger = logging.getLogger("coppice.datasets")
 
@@ -31,6 +35,12 @@ logger = logging.getLogger("coppice.datasets")
 PATIENCE, STEP = 5.0, 0.05
 #: The most that a call may take which moves no data, in seconds: a pool whose disks are gone hangs.
 QUICK = 60.0
+#: Where zfs-fuse has its socket. No other ZFS has this.
+ZFS_FUSE = Path("/var/run/zfs")
+_BESIDE_STEP = 0.002
+_MOUNTING_STEP = 0.003  # seconds between two looks whether it is our turn
+#: Verbs that mount, at least on pool version 23, unless canmount is off.
+_MOUNTS = {"clone", "create", "inherit", "mount", "rename", "rollback"}
 
 
 class Kind(Enum):
@@ -123,10 +133,12 @@ def zfs(
     expect: Collection[Kind] = (),
     patience: float | None = None,
     seconds: float = QUICK,
+    beside: Callable[[], None] | None = None,
 ) -> Outcome:
     """Run ``zfs WORD…``; the outcome is done or of an expected kind, all others are raised.
 
     "Busy" is waited out for ``patience`` (PATIENCE) seconds first. ``seconds`` limits each try.
+    ``beside`` is called every two milliseconds while the program runs.
     PoolUnavailable, PoolBusy, OutOfSpace, StorageReadOnly, ProgramMissing, ProgramFailed.
     """
     patience = PATIENCE if patience is None else patience
@@ -135,7 +147,7 @@ def zfs(
     while True:
         tries += 1
         try:
-            result = run(["zfs", *words], timeout=seconds, check=False, log_failure=False)
+            result = _run(words, seconds, beside)
         except ImportTimeout as slow:
             raise PoolUnavailable(
                 f"The pool did not answer within {seconds:g} seconds.", private=slow.private
@@ -143,13 +155,63 @@ def zfs(
         if result.status == 0:
             return Outcome(Kind.DONE, result.stdout, result.stderr)
         outcome = Outcome(kind_of(result.stderr), result.stdout, result.stderr)
-        if outcome.kind is Kind.BUSY and time.monotonic() < until:
+        # zfs-fuse calls it an I/O error where the unmount before a rollback is not over yet.
+        fleeting = {Kind.BUSY, Kind.UNAVAILABLE} if words[0] == "rollback" else {Kind.BUSY}
+        if outcome.kind in fleeting and time.monotonic() < until:
             time.sleep(STEP)
             continue
         if outcome.kind in expect:
             return outcome
         logger.warning("zfs %s: %s", " ".join(words), result.stderr.strip())
         raise error(outcome, words[0], f"{tries} tries in {patience:g} seconds")
+
+
+def _run(words: Sequence[str], seconds: float, beside: Callable[[], None] | None) -> Result:
+    with contextlib.ExitStack() as stack:
+        held: tuple[int, ...] = ()
+        if words[0] in _MOUNTS and "canmount=off" not in words:
+            held = stack.enter_context(mounting(seconds))
+        return run(
+            ["zfs", *words],
+            timeout=seconds,
+            check=False,
+            log_failure=False,
+            descriptors=held,
+            on_tick=beside,
+            tick=_BESIDE_STEP,
+        )
+
+
+@contextlib.contextmanager
+def mounting(seconds: float) -> Iterator[tuple[int, ...]]:
+    """With zfs-fuse nobody else on this host mounts a file system meanwhile. ImportTimeout.
+
+    Its threads tell each other of a new mount in two writes to one pipe. Of two mounts at once they
+    read a mixture: a length of hundreds of megabytes, for which one waits with the lock of all file
+    systems, for ever. The descriptors are for the program: the lock is held until it has ended too,
+    should it outlive us.
+    """
+    try:
+        (ZFS_FUSE / "zfs_socket").lstat()
+        descriptor = os.open(ZFS_FUSE, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:  # it is another ZFS, or not for us: zfs(8) says so
+        yield ()
+        return
+    until = time.monotonic() + seconds
+    try:
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            if time.monotonic() > until:
+                raise ImportTimeout(f"Somebody else has mounted for {seconds:g} seconds.")
+            time.sleep(_MOUNTING_STEP)
+        yield (descriptor,)
+    finally:
+        # Said aloud, for a child that was forked meanwhile has a copy of the descriptor.
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)
 
 
 def error(outcome: Outcome, verb: str, tried: str = "") -> CoppiceError:

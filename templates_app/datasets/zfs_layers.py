@@ -49,10 +49,13 @@ class _Place:
 class ZfsLayers:
     """What ZfsDriver.layers is; it shares the driver's ground and its locks."""
 
-    def __init__(self, pool: ZfsPool, locks: Locks, *, seconds: float) -> None:
+    def __init__(
+        self, pool: ZfsPool, locks: Locks, *, seconds: float, quota: tuple[str, ...] = ()
+    ) -> None:
         self._pool = pool
         self._locks = locks
         self._seconds = seconds
+        self._quota = quota
 
     @property
     def _parent(self) -> str:
@@ -97,7 +100,7 @@ class ZfsLayers:
 
     def _make(self, full: str, over: State | None) -> None:
         # noauto: a half-filled one is not mounted again at the next boot.
-        common = ("canmount=noauto", *LOCKED_DOWN)
+        common = ("canmount=noauto", *LOCKED_DOWN, *self._quota)
         for extra in (_FAST, ()):  # pool version 23 has neither
             verb = ["create"] if over is None else ["clone"]
             names = [full] if over is None else [over.name, full]
@@ -213,4 +216,5 @@ class ZfsLayers:
             with contextlib.suppress(Taken), held(lock):
                 self._put_back(full)
                 gone.append(full)
+        self._locks.tidy()  # only now: what a lock file tells has just been asked
         return gone

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from templates_app.datasets.base import BASE, OURS, Found, Snapshot, Space, checked
+from templates_app.datasets.base import BASE, OURS, Found, Snapshot, Space, Usage, checked
 from templates_app.datasets.layers import LAYERS
 from templates_app.datasets.zfs_command import Kind, zfs
 from templates_app.errors import PoolUnavailable, StorageReadOnly
@@ -43,6 +43,35 @@ class ZfsPool:
         got = self.properties(self.root, "available", "used") or self.no_root()
         return Space(available_bytes=int(got["available"]), used_bytes=int(got["used"]))
 
+    def _below(self, depth: int, keys: str) -> dict[str, dict[str, str]]:
+        """Properties of what lies at most ``depth`` below the root, by relative name."""
+        words = ("get", "-Hp", "-r", "-d", str(depth), "-o", "name,property,value", keys)
+        out = zfs(*words, "--", self.root, expect={Kind.ABSENT})
+        if not out.done:
+            self.no_root()
+        got: dict[str, dict[str, str]] = {}
+        for name, key, value in out.rows():
+            got.setdefault(name.removeprefix(self.root).lstrip("/"), {})[key] = value
+        return got
+
+    def usage(self) -> list[Usage]:
+        got = self._below(2, "type,used,usedbychildren,referenced,origin")
+        return [
+            Usage(
+                relative=relative,
+                name=f"{self.root}/{relative}",
+                # Not yet in a dataset that was unmounted a moment ago, but in its @base.
+                referenced_bytes=max(
+                    int(one["referenced"]),
+                    int(got.get(f"{relative}@{BASE}", {}).get("referenced", 0)),
+                ),
+                unique_bytes=int(one["used"]) - int(one["usedbychildren"]),
+                origin=None if one["origin"] in ("-", "") else one["origin"],
+            )
+            for relative, one in sorted(got.items())
+            if _is_listed(relative) and not _is_view(relative) and one["type"] == "filesystem"
+        ]
+
     def no_root(self) -> dict[str, str]:
         raise PoolUnavailable(f"The dataset {self.root} does not exist, or its pool is not there.")
 
@@ -58,7 +87,10 @@ class ZfsPool:
         return {row[0]: row[1] for row in out.rows()} if out.done else None
 
     def look(self, names: Sequence[str], *keys: str) -> dict[str, dict[str, str]]:
-        """Values of ``keys`` of those ``names`` that are there, in one call: each costs 3 ms."""
+        """Values of ``keys`` of those ``names`` that are there, in one call: each costs 3 ms.
+
+        They are looked at in this order.
+        """
         words = ("get", "-Hp", "-o", "name,property,value", ",".join(keys), "--", *names)
         got: dict[str, dict[str, str]] = {}
         # Status 1 says that one is absent; the others are told all the same.
@@ -116,6 +148,13 @@ class ZfsPool:
         prefix = f"{self.full_name(relative)}@"
         return sorted(name for name, origin in self.origins() if origin.startswith(prefix))
 
+    def all_clones(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name, origin in sorted(self.origins()):
+            if origin not in ("-", ""):
+                found.setdefault(origin.partition("@")[0], []).append(name)
+        return found
+
     def origins(self) -> list[tuple[str, str]]:
         """Each dataset of the whole pool with its origin: a clone may be made anywhere in it.
 
@@ -129,14 +168,7 @@ class ZfsPool:
         return [(name, origin) for name, origin in out.rows()]
 
     def find_all(self) -> list[Found]:
-        keys = "type,guid,referenced,origin,mounted,mountpoint"
-        words = ("get", "-Hp", "-r", "-d", "3", "-o", "name,property,value", keys, "--", self.root)
-        out = zfs(*words, expect={Kind.ABSENT})
-        if not out.done:
-            self.no_root()
-        got: dict[str, dict[str, str]] = {}
-        for name, key, value in out.rows():
-            got.setdefault(name.removeprefix(self.root).lstrip("/"), {})[key] = value
+        got = self._below(3, "type,guid,referenced,origin,mounted,mountpoint")
         found = [
             self._found(relative, got)
             for relative in got
@@ -163,6 +195,7 @@ class ZfsPool:
             base=snapshot,
             origin=None if own["origin"] in ("-", "") else own["origin"],
             mounted=own["mounted"] == "yes",
+            moved_to=_moved_to(relative, own, got[""]),
         )
 
     def _plain_directories(self, got: dict[str, dict[str, str]]) -> list[Found]:
@@ -203,6 +236,14 @@ def _is_listed(relative: str) -> bool:
     if "@" in relative or "#" in relative or relative in ("", OURS, LAYERS):
         return False
     return "/" not in relative.removeprefix(f"{OURS}/")
+
+
+def _moved_to(relative: str, own: dict[str, str], root: dict[str, str]) -> str | None:
+    """The mountpoint, if it is not where a dataset stands that inherits it from the root."""
+    if own["type"] != "filesystem" or not root["mountpoint"].startswith("/"):
+        return None
+    place = root["mountpoint"].rstrip("/") + f"/{relative}"
+    return own["mountpoint"] if own["mountpoint"] != place else None
 
 
 def _is_view(relative: str) -> bool:

@@ -6,10 +6,13 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 from templates_app import triggers
 
+HEAD: str = "LogHead"  # until 0013
+
 
 def install(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
     connection = schema_editor.connection
-    apps.get_model("templates_app", "LogHead").objects.using(connection.alias).create(id=1, size=0)
+    head = apps.get_model("templates_app", HEAD)
+    head._default_manager.using(connection.alias).create(id=1, size=0)
     triggers.install(connection)
 
 

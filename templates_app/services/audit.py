@@ -14,21 +14,21 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
-from django.conf import settings
 from django.db import connection
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils import timezone
 
-from templates_app import store, triggers
+from templates_app import lookup, store, triggers
+from templates_app.errors import CoppiceError
 from templates_app.events import (
     EVENTS,
-    Check,
+    DomainEvent,
     ImportFailed,
     SandboxRefused,
     from_json,
 )
-from templates_app.models import Binding, Event, Lease, Mention, Signature, Template
-from templates_app.services import signing
+from templates_app.models import Binding, Event, Lease, Mention, Template
+from templates_app.services import common, keyring, ledger, noticed
 
 #: How many of the newest events are searched by what no index knows: actor, source, request id.
 WINDOW = 100_000
@@ -37,6 +37,8 @@ FOUND = 1_000
 #: Events of the same request are looked for so many positions around the one that is shown.
 NEAR = 5_000
 SAME_REQUEST = 50
+#: Looks into files that are searched for the last one at a generation.
+LOOKS = 50
 WEEK = datetime.timedelta(days=7)
 
 
@@ -61,6 +63,16 @@ class Entry:
     source: str
     request_id: str
     node: str
+
+    @property
+    def meta(self) -> dict[str, str]:
+        """As feeds have it."""
+        return {
+            "actor": self.actor,
+            "source": self.source,
+            "requestId": self.request_id,
+            "node": self.node,
+        }
 
     @property
     def template(self) -> str:
@@ -114,6 +126,12 @@ def pretty_statement(text: str) -> str:
     return _laid_out(text)[1]
 
 
+def last_verified(name: str, generation: int) -> Entry | None:
+    """The newest look into the files of a generation, among the last ones of its template."""
+    rows = Event.objects.filter(stream=f"verifications:{name}").order_by("-version")[:LOOKS]
+    return next((one for one in map(entry, rows) if one.data.get("generation") == generation), None)
+
+
 # --- the log ------------------------------------------------------------------------------------
 
 
@@ -132,11 +150,19 @@ def recorded(*, since: datetime.datetime, until: datetime.datetime | None = None
     return where if until is None else where & Q(position__lt=store.first_since(until))
 
 
+def of_type(*types: str) -> Q:
+    """Events of these types: by the index, but those that most of a log are (events/base.py)."""
+    if any(kind in EVENTS and EVENTS[kind].frequent for kind in types):
+        return Q(type__in=types)
+    positions = Mention.objects.filter(kind="type", key__in=types).values("position")
+    return Q(position__in=positions)
+
+
 def strange_types() -> list[str]:
     """Types in the log that this program does not know: from step to step through their index."""
     found, last = [], ""
-    types = Event.objects.order_by("type").values_list("type", flat=True)
-    while (kind := types.filter(type__gt=last).first()) is not None:
+    types = Mention.objects.filter(kind="type").order_by("key").values_list("key", flat=True)
+    while (kind := types.filter(key__gt=last).first()) is not None:
         found.append(kind)
         last = kind
     return [kind for kind in found if kind not in EVENTS]
@@ -154,7 +180,7 @@ def spoken_of(term: str) -> Q:
     Positions are looked up first: an OR over the index of mentions and a search in texts would make
     PostgreSQL read the whole log.
     """
-    about = Mention.objects.filter(kind__in=("template", "sandbox", "import", "key"), key=term)
+    about = lookup.events(("template", "sandbox", "import", "key"), [term])
     texts = said("requestId", term) | said("actor", term, whole=False)
     positions: set[int] = set()
     for rows in (about, Event.objects.filter(texts)):
@@ -188,7 +214,7 @@ class Timeline:
 
 def timeline(*, name: str, oldest_first: bool, start: int | None, limit: int = 100) -> Timeline:
     """Every event about a name, in pages; also of a name that is destroyed."""
-    about = Mention.objects.filter(kind="template", key=name)
+    about = lookup.events(["template"], [name])
     page = about
     if start is not None:
         page = about.filter(**{"position__gte" if oldest_first else "position__lte": start})
@@ -227,39 +253,48 @@ def event_page(row: Event) -> EventPage:
     )
 
 
-def checks(shown: Entry) -> tuple[Check, ...]:
-    """What the gate checked, where the event is a refusal that this program can read."""
-    if shown.unreadable or shown.type != SandboxRefused.type:
-        return ()
-    refusal = from_json(shown.type, shown.schema, shown.data)
-    return refusal.checks if isinstance(refusal, SandboxRefused) else ()
+def decoded(shown: Entry) -> DomainEvent | None:
+    """The event itself, where this program can read it."""
+    return None if shown.unreadable else from_json(shown.type, shown.schema, shown.data)
 
 
 # --- templates ----------------------------------------------------------------------------------
 
 
-def with_signed(query: QuerySet[Template]) -> QuerySet[Any]:
-    """Each row with ``signed``: a key that is trusted now signed the current statement."""
-    keys = [key.public_key.text for key in signing.trusted_keys()]
-    by_us = Signature.objects.filter(
-        template_name=OuterRef("name"),
-        statement_digest=OuterRef("current__statement_digest"),
-        public_key__in=keys,
+def judged(query: QuerySet[Template]) -> QuerySet[Any]:
+    """Each row with ``signed``, as keyring has it; with ``noticed``: a finding is open; with
+    ``stopped``: one that stops launches."""
+    stops = noticed.blocking_rows().filter(
+        template_name=OuterRef("name"), generation=OuterRef("current__number")
     )
-    return query.annotate(signed=Exists(by_us))
+    signed = keyring.with_signed(query, name="name", generation="current__")
+    rows: QuerySet[Any] = signed.annotate(
+        noticed=Exists(noticed.open_rows().filter(template_name=OuterRef("name"))),
+        stopped=Exists(stops),
+    )
+    return rows
 
 
-def gate_is_on() -> bool:
-    return bool(settings.COPPICE_REQUIRE_SIGNED_TEMPLATES == "on")
+def enforced() -> Q:
+    """Templates for which the gate is on."""
+    policy = common.gate_policy()
+    if policy.mode != "on":
+        return Q(pk__in=())
+    where = Q()
+    for glob in policy.exempt:
+        where &= ~Q(name__regex=glob.regex)
+    return where
 
 
-def state_word(*, missing: bool, signed: bool) -> str:
-    """The one word of a template in lists. The gate's own decision is on the template's page."""
-    if missing:
+def state_word(row: Any) -> str:
+    """The one word of a template, as :func:`judged`, in lists. The gate's own decision is on the
+    template's page."""
+    if row.missing:
         return "missing"
-    if signed:
-        return "signed"
-    return "blocked" if gate_is_on() else "unsigned"
+    on = common.gate_policy().mode_for(row.name) == "on"
+    if on and (row.stopped or not row.signed):
+        return "blocked"
+    return "signed" if row.signed else "unsigned"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,28 +304,44 @@ class Figures:
     templates: int
     unsigned: int
     missing: int
+    findings: int  # that are open
+    stopping: int  # of these, that stop launches
     failed: int  # imports, in a week
     refused: int  # launches, in a week
     events: int
     last: Entry | None
     running: tuple[Lease, ...]
     gate: str
+    exempt: str  # patterns of names for which a gate that is on only warns
     triggers_missing: tuple[str, ...]
+    checkpoint: ledger.Standing | None
+    checkpoint_problem: str  # why that cannot be said
 
 
 def figures() -> Figures:
+    policy = common.gate_policy()
     week = recorded(since=timezone.now() - WEEK)
     last = Event.objects.order_by("-position").first()
-    judged = with_signed(Template.objects.all())
+    templates = judged(Template.objects.all())
+    events, standing, problem = store.size(), None, ""
+    try:
+        standing = ledger.standing(events=events)
+    except CoppiceError as error:
+        problem = error.detail
     return Figures(
-        templates=judged.count(),
-        unsigned=judged.filter(signed=False).count(),
+        templates=templates.count(),
+        unsigned=templates.filter(signed=False).count(),
         missing=Template.objects.filter(missing=True).count(),
-        failed=Event.objects.filter(week, type=ImportFailed.type).count(),
+        findings=noticed.open_rows().count(),
+        stopping=noticed.blocking_rows().count(),
+        failed=Event.objects.filter(week, of_type(ImportFailed.type)).count(),
         refused=Event.objects.filter(week, type=SandboxRefused.type).count(),
-        events=store.size(),
+        events=events,
         last=entry(last) if last else None,
         running=tuple(Lease.objects.order_by("started_at")[:10]),
-        gate=settings.COPPICE_REQUIRE_SIGNED_TEMPLATES,
+        gate=policy.mode,
+        exempt=", ".join(map(str, policy.exempt)) if policy.mode == "on" else "",
         triggers_missing=tuple(triggers.missing(connection)),
+        checkpoint=standing,
+        checkpoint_problem=problem,
     )

@@ -2,18 +2,45 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
 from django.conf import settings
 
-from templates_app import lifecycle, sources, store
+from templates_app import gate, lifecycle, store
 from templates_app.datasets import from_pool
 from templates_app.datasets.base import OURS, DatasetDriver
-from templates_app.errors import PoolUnavailable
+from templates_app.errors import EventConflict, PoolUnavailable
 from templates_app.events import Meta
 from templates_app.pipeline import Rules
+from templates_app.sources.base import SourceContext
 from templates_app.sources.native.limits import Limits
+
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
 
 #: How often an append is decided anew when somebody else was faster.
 ATTEMPTS = 10
+
+
+def decided_anew(decide: Callable[_P, _T]) -> Callable[_P, _T]:
+    """Look, decide and append again where somebody else's event came first, ATTEMPTS times in all.
+
+    What is decorated begins with the version that it appends after, so that whatever happens while
+    it looks is an EventConflict, and does nothing after its append that could be one.
+    """
+
+    @functools.wraps(decide)
+    def until_nobody_was_faster(*args: _P.args, **more: _P.kwargs) -> _T:
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return decide(*args, **more)
+            except EventConflict:
+                continue
+        return decide(*args, **more)
+
+    return until_nobody_was_faster
 
 
 def context(*, actor: str, source: str, request_id: str) -> Meta:
@@ -26,11 +53,12 @@ def driver() -> DatasetDriver:
         settings.COPPICE_POOL,
         step_seconds=settings.COPPICE_LIMIT_STEP_SECONDS,
         state_dir=settings.COPPICE_STATE_DIR,
+        quota_bytes=settings.COPPICE_QUOTA_BYTES,
     )
 
 
-def source_context() -> sources.SourceContext:
-    return sources.SourceContext(
+def source_context() -> SourceContext:
+    return SourceContext(
         platform=settings.COPPICE_PLATFORM,
         allowed=settings.COPPICE_REGISTRIES_ALLOWED,
         insecure=settings.COPPICE_REGISTRIES_INSECURE,
@@ -54,11 +82,21 @@ def source_context() -> sources.SourceContext:
     )
 
 
+def gate_policy() -> gate.Policy:
+    return gate.Policy(
+        mode=settings.COPPICE_REQUIRE_SIGNED_TEMPLATES,
+        signatures=settings.COPPICE_REQUIRE_SIGNATURES,
+        two_persons=settings.COPPICE_REQUIRE_TWO_PERSONS,
+        exempt=settings.COPPICE_GATE_EXEMPT,
+    )
+
+
 def rules() -> Rules:
     return Rules(
         nameserver=settings.COPPICE_DNS_NAMESERVER,
         limit_entries=settings.COPPICE_LIMIT_ENTRIES,
         refuse_foreign=settings.COPPICE_REFUSE_FOREIGN,
+        limit_manifest_bytes=source_context().limits.manifest_bytes,
     )
 
 

@@ -8,23 +8,30 @@ from dataclasses import dataclass
 
 from templates_app import lifecycle, store
 from templates_app.datasets.base import DatasetDriver, alias_name
-from templates_app.errors import CoppiceError, EventConflict, TemplateNotFound
+from templates_app.errors import CoppiceError, TemplateNotFound
 from templates_app.events import Meta, Recorded, RolledBack
 from templates_app.models import Generation, Template
 from templates_app.names import TemplateName
-from templates_app.services import common, launches, queries, removal
+from templates_app.services import common, keyring, launches, removal
 
 logger = logging.getLogger("coppice.generations")
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRow:
-    """A generation that is there. ``clones``: full names of what keeps it from being removed."""
+    """A generation that is there. ``clones``: full names of what keeps it from being removed.
+
+    ``kept``: it stays for these alone, of a template that was destroyed.
+    """
 
     generation: Generation
     current: bool
     signed: bool  # by a key that is trusted now
     clones: list[str]
+
+    @property
+    def kept(self) -> bool:
+        return self.generation.kept_position is not None
 
 
 def generations(*, name: str) -> list[GenerationRow]:
@@ -39,16 +46,15 @@ def generations(*, name: str) -> list[GenerationRow]:
     current = Template.objects.filter(pk=template.text).values_list("current_id", flat=True).first()
     if not rows:
         raise TemplateNotFound(f"There is no template {template}.")
-    good = queries.signed_statements()
     driver = common.driver()
     return [
         GenerationRow(
             row,
             row.pk == current,
-            (row.template_name, row.statement_digest) in good,
+            row.signed,
             removal.users(driver, template.text, common.relative(driver, row.dataset)),
         )
-        for row in rows
+        for row in keyring.with_signed(rows, name="template_name", generation="")
     ]
 
 
@@ -68,48 +74,45 @@ def rollback(
     """
     template = TemplateName.parse(name)
     driver = common.driver()
-    for attempt in range(common.ATTEMPTS):
-        version = store.stream_version(f"template:{template}")
-        state = common.state_of(template.text)
-        target = lifecycle.rollback_target(state, to)
-        unless()
-        decision = launches.decide(template.text, target, launches.live(driver, target))
-        if not decision.allowed:
-            raise launches.refusal(decision)
-        event = RolledBack(
-            template=template.text,
-            generation=target.number,
-            before=lifecycle.current(state).number,
-            tree_digest=target.tree_digest,
-            statement_digest=target.statement_digest,
-            manifest_digest=target.manifest_digest or "",
-        )
-        try:
-            (recorded,) = store.append([event], meta=context, expected={event.stream(): version})
-        except EventConflict:
-            if attempt == common.ATTEMPTS - 1:
-                raise
-        else:
-            point_alias(driver, template.text)
-            return recorded
-    raise AssertionError("unreachable")
+    recorded = _roll_back(driver, template, to, context, unless)
+    point_alias(driver, template.text)
+    return recorded
+
+
+@common.decided_anew
+def _roll_back(
+    driver: DatasetDriver,
+    template: TemplateName,
+    to: int | None,
+    context: Meta,
+    unless: Callable[[], None],
+) -> Recorded:
+    version = store.stream_version(f"template:{template}")
+    state = common.state_of(template.text)
+    target = lifecycle.rollback_target(state, to)
+    unless()
+    decision = launches.decide(template.text, target, launches.live(driver, target))
+    if not decision.allowed:
+        raise launches.refusal(decision)
+    event = RolledBack(
+        template=template.text,
+        generation=target.number,
+        before=lifecycle.current(state).number,
+        tree_digest=target.tree_digest,
+        statement_digest=target.statement_digest,
+        manifest_digest=target.manifest_digest or "",
+    )
+    (recorded,) = store.append([event], meta=context, expected={event.stream(): version})
+    return recorded
 
 
 def point_alias(driver: DatasetDriver, name: str) -> None:
-    """Move the alias to the generation that the log has as current.
+    """:func:`lead_alias`; where the pool will not have it, recovery or a reload does it later.
 
-    The event is the commit point: where the pool will not have it, what it says is still done, and
-    recovery or the next reload moves the alias by the same call. An import and a rollback can be at
-    this place at once, in either order: so the log is asked again after each move, and whoever
-    moves last has asked last.
+    The event is the commit point: what it says is done all the same.
     """
     try:
-        asked = None
-        while (now := common.state_of(name).current) is not None and now != asked:
-            if now.adopted:
-                return
-            driver.point(alias_name(name), common.relative(driver, now.dataset))
-            asked = now
+        lead_alias(driver, name)
     except CoppiceError as error:
         logger.warning(
             "the alias of %s still points at the old generation: %s",
@@ -117,3 +120,17 @@ def point_alias(driver: DatasetDriver, name: str) -> None:
             error.detail,
             extra={"code": error.code, "private": error.private},
         )
+
+
+def lead_alias(driver: DatasetDriver, name: str) -> None:
+    """Move the alias to the generation that the log has as current. What the pool raises.
+
+    An import and a rollback can be at this place at once, in either order: so the log is asked
+    again after each move, and whoever moves last has asked last.
+    """
+    asked = None
+    while (now := common.state_of(name).current) is not None and now != asked:
+        if now.adopted:
+            return
+        driver.point(alias_name(name), common.relative(driver, now.dataset))
+        asked = now

@@ -6,19 +6,29 @@ import logging
 from collections.abc import Callable
 from uuid import UUID
 
-from django.db import DatabaseError, connection
+from django.conf import settings
+from django.db import DatabaseError, connection, transaction
 
 from templates_app import lifecycle, pipeline, sources, store
 from templates_app.datasets.base import BASE, alias_name
 from templates_app.errors import (
     CoppiceError,
-    EventConflict,
     ImportInProgress,
+    Interrupted,
 )
 from templates_app.events import Imported, ImportFailed, Meta, Recorded
 from templates_app.models import Lease
 from templates_app.names import TemplateName, quote
-from templates_app.services import common, generations, layers, leases, recovery
+from templates_app.services import (
+    archive,
+    attached,
+    common,
+    dead_imports,
+    generations,
+    layers,
+    leases,
+    space,
+)
 from templates_app.sources.base import Progress, Source
 
 logger = logging.getLogger("coppice.imports")
@@ -64,7 +74,7 @@ def _acquire(name: str, source: Source, context: Meta) -> leases.Held:
         return leases.acquire(name=name, reference=reference, context=context)
     except ImportInProgress:
         row = Lease.objects.filter(pk=name).first()
-        if row is None or not recovery.end_if_dead(row, context=context):
+        if row is None or not dead_imports.end_if_dead(row, context=context):
             raise
         return leases.acquire(name=name, reference=reference, context=context)
 
@@ -97,14 +107,16 @@ def _import(
         import_id=held.row.import_id,
         generation=number,
         driver=driver,
+        archive=archive.archive(),
         rules=common.rules(),
         report=report,
+        room=lambda resolved, transferred: space.require(driver, resolved, transferred),
         kept=layers.kept(driver),
         hand_made=state.current is not None and state.current.adopted and not state.missing,
     )
 
     def commit(made: pipeline.Made) -> Recorded:
-        return _commit(job, made, force, context, event_id, unless)
+        return _commit(job, made, force, context, event_id, held, unless)
 
     def committed() -> Recorded | None:
         connection.close_if_unusable_or_obsolete()  # it may be what broke
@@ -122,43 +134,44 @@ def _import(
             raise
         if job.done:
             raise  # an interrupt that came after the commit: the generation is there
-        _failed(job, error, context)
+        _failed(job, error, context, held)
+        if job.leftovers:
+            held.leave_leftovers()
         if job.made_states and isinstance(error, Exception):  # an interrupt wants an end
             layers.prune_quietly()
         raise
     generations.point_alias(driver, template.text)
+    if settings.COPPICE_COSIGN_KEYS is not None:
+        attached.fetch_quietly(name=template.text, context=context)
     if job.made_states:
         layers.prune_quietly()
     return recorded
 
 
+@common.decided_anew
 def _commit(
     job: pipeline.Job,
     made: pipeline.Made,
     force: bool,
     context: Meta,
     event_id: UUID | None,
+    held: leases.Held,
     unless: Callable[[], None],
 ) -> Recorded:
-    """Append the event under the state that it was decided on; decide anew if that has changed."""
-    for attempt in range(common.ATTEMPTS):
-        stream = f"template:{job.name}"
-        version = store.stream_version(stream)
-        lifecycle.next_generation(common.state_of(job.name.text), force=force)
-        unless()
-        try:
-            (recorded,) = store.append(
-                [_imported(job, made, force)],
-                meta=context,
-                expected={stream: version},
-                event_ids=[event_id] if event_id else None,
-            )
-        except EventConflict:
-            if attempt == common.ATTEMPTS - 1:
-                raise
-        else:
-            return recorded
-    raise AssertionError("unreachable")
+    """Append the event under the state that it was decided on."""
+    stream = f"template:{job.name}"
+    version = store.stream_version(stream)
+    lifecycle.next_generation(common.state_of(job.name.text), force=force)
+    unless()
+    with transaction.atomic():
+        (recorded,) = store.append(
+            [_imported(job, made, force)],
+            meta=context,
+            expected={stream: version},
+            event_ids=[event_id] if event_id else None,
+        )
+        held.confirm()
+    return recorded
 
 
 def _imported(job: pipeline.Job, made: pipeline.Made, force: bool) -> Imported:
@@ -197,7 +210,7 @@ def _imported(job: pipeline.Job, made: pipeline.Made, force: bool) -> Imported:
     )
 
 
-def _failed(job: pipeline.Job, error: BaseException, context: Meta) -> None:
+def _failed(job: pipeline.Job, error: BaseException, context: Meta, held: leases.Held) -> None:
     _record_failure(
         job.name.text,
         job.import_id,
@@ -206,6 +219,7 @@ def _failed(job: pipeline.Job, error: BaseException, context: Meta) -> None:
         error,
         job,
         context,
+        held,
     )
 
 
@@ -217,6 +231,7 @@ def _record_failure(
     error: BaseException,
     job: pipeline.Job | None,
     context: Meta,
+    held: leases.Held | None = None,
 ) -> None:
     if isinstance(error, CoppiceError):
         code, detail = error.code, error.detail
@@ -246,7 +261,12 @@ def _record_failure(
         leftovers=tuple(job.leftovers) if job else (),
     )
     try:
-        store.append([failed], meta=context)
+        with transaction.atomic():
+            store.append([failed], meta=context)
+            if held is not None:
+                held.confirm()
+    except Interrupted:
+        logger.info("that import %s has failed, was said when it was taken over", import_id)
     except (CoppiceError, DatabaseError) as lost:
         # The first error is what the caller must see; this one is for the log.
         logger.error("the failed import of %s could not be recorded: %s", name, lost)

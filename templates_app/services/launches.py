@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import uuid
 
-from django.conf import settings
 from django.db import Error, connection, transaction
+from django.utils import timezone
 
-from templates_app import gate, lifecycle, store
+from templates_app import gate, lifecycle, projections, sql, store
 from templates_app.datasets.base import (
     Dataset,
     DatasetDriver,
@@ -22,47 +22,60 @@ from templates_app.errors import (
     EventConflict,
     GateRefused,
     MalformedName,
+    PoolBusy,
     SandboxExists,
+    TemplateInUse,
     TemplateMissing,
 )
 from templates_app.events import (
+    KeyRevoked,
     Meta,
     Recorded,
     SandboxCreated,
     SandboxDestroyed,
     SandboxRefused,
+    SignatureWithdrawn,
 )
-from templates_app.models import Generation, Sandbox, Signature
+from templates_app.models import Generation, Sandbox
 from templates_app.names import TemplateName
 from templates_app.projections import generation_key
-from templates_app.services import common, intents, queries, signing
+from templates_app.services import common, intents, keyring, noticed, policy, queries
 
 logger = logging.getLogger("coppice.launches")
+
+#: Events after which a decision that was made before them counts no more.
+OVERTAKES = (KeyRevoked.type, SignatureWithdrawn.type)
+
+
+_STANDS = "SELECT 1 FROM templates_app_generation WHERE id = %s AND destroyed_position IS NULL"
+
+
+class _OvertakenError(Exception):
+    """One of OVERTAKES was recorded between the decision and the launch."""
 
 
 def decide(
     name: str, generation: lifecycle.GenerationState, live: Snapshot | None
 ) -> gate.Decision:
     """The gate's decision on one generation, from the keys and the log as they are now."""
-    signatures = [
-        gate.StoredSignature(
-            key_id=row.key_id,
-            key_label=row.key_label,
-            public_key=row.public_key,
-            signature=row.signature,
-        )
-        for row in Signature.objects.filter(
-            template_name=name, statement_digest=generation.statement_digest
-        )
-    ]
+    signatures = keyring.signatures(name, generation.statement_digest)
+    asked = common.gate_policy()
     return gate.decide(
         name=name,
         generation=generation,
         live=live,
         signatures=signatures,
-        trusted=signing.trusted_keys(),
-        mode=settings.COPPICE_REQUIRE_SIGNED_TEMPLATES,
+        keys=keyring.known(one.public_key for one in signatures) if signatures else (),
+        noticed=noticed.touching(name, generation.number),
+        importer=_importer(name, generation.number) if asked.two_persons else "",
+        policy=asked,
+        now=timezone.now(),
     )
+
+
+def _importer(name: str, number: int) -> str:
+    rows = Generation.objects.filter(pk=generation_key(name, number))
+    return rows.values_list("imported_by", flat=True).get()
 
 
 def gate_decision(*, name: str) -> gate.Decision:
@@ -82,17 +95,27 @@ def create_sandbox(*, template: str, name: str | None, context: Meta) -> Recorde
     Raises GateRefused (with the decision, after a ``sandbox-refused`` event), TemplateNotFound,
     TemplateMissing, SandboxExists, SandboxBusy, and what the pool raises.
     """
+    policy.look()
     parsed = TemplateName.parse(template)
     sandbox_id = uuid.uuid4().hex[:12] if name is None else _sandbox_id(name)
     with intents.alone(sandbox_id):
         for attempt in range(common.ATTEMPTS):
             state = common.state_of(parsed.text)
             try:
-                return _launch(state, sandbox_id, context)
+                return _launch(state, sandbox_id, context, drawn=name is None)
+            except _OvertakenError:
+                continue
             except (EventConflict, TemplateMissing):
                 if attempt == common.ATTEMPTS - 1 or not _swept(state):
                     raise
-    raise AssertionError("unreachable")
+    raise EventConflict(f"Keys are revoked all the time while {parsed} is launched.")
+
+
+def launched(recorded: Recorded) -> Sandbox:
+    """The sandbox as :func:`create_sandbox` made it, without another question to the database."""
+    if not isinstance(recorded.event, SandboxCreated):
+        raise TypeError(f"{recorded.event.type} is no launch")
+    return projections.launched(recorded.event, recorded)
 
 
 def _swept(seen: lifecycle.TemplateState) -> bool:
@@ -115,34 +138,55 @@ def _sandbox_id(name: str) -> str:
     return TemplateName.parse(name).text
 
 
-def _launch(state: lifecycle.TemplateState, sandbox_id: str, context: Meta) -> Recorded:
+def _launch(
+    state: lifecycle.TemplateState, sandbox_id: str, context: Meta, *, drawn: bool
+) -> Recorded:
+    """``drawn``: the id was drawn for this launch, so nothing was ever called so."""
     generation = lifecycle.current(state)
     driver = common.driver()
-    seen = live(driver, generation)
+    overtaken = store.last_of(OVERTAKES)
+    # Decided as if the pool had what the log says: whether it has, is asked once, after the clone,
+    # when it cannot change any more. Nobody is refused that would be allowed, nor the reverse.
+    recorded = Snapshot(name=generation.origin, guid=generation.snapshot_guid, size_bytes=0)
+    seen = live(driver, generation) if state.missing else recorded
     decision = decide(state.name, generation, seen)
     if not decision.allowed:
-        raise _refuse(decision, state, generation, context)
+        raise _refuse(driver, state, generation, context)
     lifecycle.launchable(state)
-    version = store.stream_version(f"sandbox:{sandbox_id}")
-    if Sandbox.objects.filter(pk=sandbox_id, destroyed_at__isnull=True).exists():
-        raise SandboxExists(f"There is a sandbox {sandbox_id}.")
+    version = 0 if drawn else _free(sandbox_id)
     relative = common.relative(driver, generation.dataset)
     intents.note(sandbox_id, generation.origin)
     try:
-        clone = driver.clone(relative, sandbox_name(sandbox_id))
+        clone = driver.clone(relative, sandbox_name(sandbox_id), drawn=drawn)
     except SandboxExists:
         intents.forget(sandbox_id)
         raise
+    except TemplateMissing:
+        intents.forget(sandbox_id)
+        raise _refuse(driver, state, generation, context) from None
     try:
-        # The snapshot could have been made anew between the decision and the clone.
-        if (now := live(driver, generation)) != seen:
-            raise _refuse(decide(state.name, generation, now), state, generation, context)
-        recorded = _record(sandbox_id, version, clone, decision, state, generation, context)
+        if clone.origin.guid != recorded.guid:  # the snapshot was made anew
+            decision = decide(state.name, generation, clone.origin)
+            if not decision.allowed:
+                raise _refuse(driver, state, generation, context)
+        event = _record(sandbox_id, version, clone, decision, overtaken, state, generation, context)
     except BaseException:
         _take_back(driver, sandbox_id)
         raise
     intents.forget(sandbox_id)
-    return recorded
+    return event
+
+
+def _free(sandbox_id: str) -> int:
+    """The version of its stream, for which the name is to be free still. SandboxExists."""
+    version = store.stream_version(f"sandbox:{sandbox_id}")
+    if _is_there(sandbox_id):
+        raise SandboxExists(f"There is a sandbox {sandbox_id}.")
+    return version
+
+
+def _is_there(sandbox_id: str) -> bool:
+    return Sandbox.objects.filter(pk=sandbox_id, destroyed_at__isnull=True).exists()
 
 
 def _take_back(driver: DatasetDriver, sandbox_id: str) -> None:
@@ -153,7 +197,7 @@ def _take_back(driver: DatasetDriver, sandbox_id: str) -> None:
     """
     try:
         connection.close_if_unusable_or_obsolete()
-        if not Sandbox.objects.filter(pk=sandbox_id, destroyed_at__isnull=True).exists():
+        if not _is_there(sandbox_id):
             driver.destroy(sandbox_name(sandbox_id))
         intents.forget(sandbox_id)
     except (CoppiceError, Error) as error:
@@ -165,6 +209,7 @@ def _record(
     version: int,
     clone: Dataset,
     decision: gate.Decision,
+    overtaken: int,
     state: lifecycle.TemplateState,
     generation: lifecycle.GenerationState,
     context: Meta,
@@ -190,8 +235,11 @@ def _record(
             # Under the log's lock: a destroy that came first has taken the generation away. A
             # newer generation is no reason to refuse: this one was current when we decided.
             key = generation_key(state.name, generation.number)
-            if not Generation.objects.filter(pk=key, destroyed_position__isnull=True).exists():
+            if not sql.rows(_STANDS, [key]):
                 raise EventConflict(f"{state.name} was destroyed while it was launched.")
+            # And a revocation that came first has taken its ground away.
+            if store.last_of(OVERTAKES) != overtaken:
+                raise _OvertakenError
     except EventConflict as conflict:
         if conflict.extra.get("stream") == stream:
             raise SandboxExists(f"There is a sandbox {sandbox_id}.") from conflict
@@ -200,13 +248,17 @@ def _record(
 
 
 def _refuse(
-    decision: gate.Decision,
+    driver: DatasetDriver,
     state: lifecycle.TemplateState,
     generation: lifecycle.GenerationState,
     context: Meta,
-) -> GateRefused:
+) -> CoppiceError:
+    """What to raise instead of a launch, with its event: the decision on what the pool has now."""
     if _swept(state):
-        raise TemplateMissing(f"Generation {generation.number} of {state.name} was just removed.")
+        return TemplateMissing(f"Generation {generation.number} of {state.name} was just removed.")
+    decision = decide(state.name, generation, live(driver, generation))
+    if decision.allowed:
+        return PoolBusy(f"The snapshot of {state.name} changed while it was launched.")
     code = decision.code or "template_unsigned"
     store.append(
         [
@@ -238,14 +290,23 @@ def refusal(decision: gate.Decision) -> GateRefused:
 
 
 def destroy_sandbox(*, sandbox_id: str, context: Meta) -> Recorded:
-    """Destroy the clone, then say so. A repeated call finds nothing: SandboxNotFound."""
+    """Destroy the clone, then say so. A repeated call finds nothing: SandboxNotFound.
+
+    What ends it in between, recovery finishes by the note.
+    """
     row = queries.sandbox(sandbox_id=sandbox_id)
     # Alone: of two calls at once the second must not destroy what was launched after the first.
     with intents.alone(row.id):
         row = queries.sandbox(sandbox_id=row.id)
         version = store.stream_version(f"sandbox:{row.id}")
         driver = common.driver()
-        driver.destroy(common.relative(driver, row.dataset))
+        intents.note_end(row.id)
+        try:
+            driver.destroy(common.relative(driver, row.dataset))
+        except (PoolBusy, TemplateInUse):
+            intents.forget(row.id)  # nothing has changed
+            raise
         event = SandboxDestroyed(sandbox=row.id, template=row.template_name, dataset=row.dataset)
         (recorded,) = store.append([event], meta=context, expected={event.stream(): version})
+        intents.forget(row.id)
     return recorded

@@ -6,7 +6,6 @@ Nothing of it is in the log, for no template changes: an import makes again what
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import dataclass
 
 from django.conf import settings
@@ -16,15 +15,11 @@ from templates_app import layered
 from templates_app.datasets.base import DatasetDriver
 from templates_app.datasets.layers import LAYERS, Image
 from templates_app.errors import CoppiceError, PoolBusy, TemplateInUse
-from templates_app.models import Generation
-from templates_app.services import common
+from templates_app.services import archive, common
 from templates_app.trust.manifests import Texts
 
 logger = logging.getLogger("coppice.layers")
 
-#: Texts that no state names are kept this long, in seconds: an import stores a state's texts before
-#: it makes the state.
-_TEXTS_STAY = 24 * 3600.0
 #: What an import is taken to write for each byte of a layer as transferred. Only a guess: where it
 #: is wrong, ZFS says that there is no space, and the import is undone.
 _UNPACKED = 3
@@ -57,7 +52,7 @@ def kept(pool: DatasetDriver) -> layered.Kept | None:
 
     found = layered.Kept(
         store=pool.layers,
-        manifests=Texts(settings.COPPICE_STATE_DIR / "manifests"),
+        manifests=archive.archive().manifests,
         notes=Texts(settings.COPPICE_STATE_DIR / "layers"),
         engine=settings.COPPICE_ENGINE,
         patience=settings.COPPICE_LIMIT_STEP_SECONDS,
@@ -72,6 +67,8 @@ def prune(*, everything: bool = False, dry_run: bool = False) -> Pruned:
     pool = common.driver()
     place = kept(pool)
     if place is None:
+        if not dry_run:
+            archive.forget_unnamed()
         return Pruned(gone=(), kept_bytes=0, limit_bytes=limit)
     unneeded = _unneeded(pool, place)
     stay = sum(one.image.used_bytes for one in unneeded)
@@ -130,19 +127,10 @@ def _remove(place: layered.Kept, one: Unneeded) -> bool:
 
 
 def _forget_texts(place: layered.Kept) -> None:
-    """Notes without a state, and manifests that no state and no generation has."""
-    before = time.time() - _TEXTS_STAY
+    """Notes without a state, and what neither a state nor an event names."""
     states = place.store.states()
-    digests = {state.tree_digest for state in states}
-    digests.update(Generation.objects.values_list("tree_digest", flat=True))
-    for texts, named in (
-        (place.notes, {state.note for state in states}),
-        (place.manifests, digests),
-    ):
-        texts.sweep()
-        for digest in texts.digests() - named:
-            if texts.used(digest) < before:
-                texts.forget(digest)
+    archive.forget(place.notes, {state.note for state in states})
+    archive.forget_unnamed({state.tree_digest for state in states})
 
 
 def prune_quietly() -> None:

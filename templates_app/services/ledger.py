@@ -7,6 +7,7 @@ those, ``verify`` says, which makes every leaf anew.
 
 from __future__ import annotations
 
+import datetime
 import hmac
 import logging
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from django.conf import settings
+from django.utils import timezone
 
 from templates_app import store
 from templates_app.datasets import locks
@@ -26,6 +28,8 @@ logger = logging.getLogger("coppice.ledger")
 
 _PATIENCE = 60.0  # seconds: another process may read a long log for its first checkpoint
 _TELL_EVERY = 100_000  # events
+#: The timer signs every hour (deploy/systemd/coppice-checkpoint.timer).
+LATE = datetime.timedelta(hours=3)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,19 +39,50 @@ class Verified:
     checkpoints: int  # that hold
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How far this server has signed the log."""
+
+    size: int  # events under the newest checkpoint
+    signed_at: datetime.datetime
+    behind: int  # events since
+
+    @property
+    def age(self) -> datetime.timedelta:
+        return timezone.now() - self.signed_at
+
+    @property
+    def late(self) -> bool:
+        """Whether events wait for a signature longer than a timer would let them."""
+        return self.behind > 0 and self.age > LATE
+
+
+def standing(*, events: int) -> Standing | None:
+    """Of a log of so many ``events``; None where no checkpoint was signed yet. Unavailable.
+
+    Its signature is not looked at.
+    """
+    kept = files.newest_written()
+    if kept is None:
+        return None
+    size, at = kept
+    return Standing(size=size, signed_at=at, behind=max(events - size, 0))
+
+
 def verify(*, progress: Callable[[int], None] = lambda _: None) -> Verified:
-    """Make every leaf anew from its row, and hold the tree against the head row and all kept.
+    """Make every leaf anew from its row, and hold the tree against all kept.
 
     ``progress`` is told how many events were read, now and then. Raises LogInconsistent, which
     names the first position that is not as it was recorded, or the checkpoint that does not hold
     and the positions among which that is; Unavailable.
     """
-    least = store.counted()
+    least = store.mentioned()
     tree, kept = Frontier(), files.kept()
     _, held = _grow(tree, kept, progress=progress)
     if tree.size < least:
         raise _bad(
-            tree.size + 1, f"The log ends at position {tree.size}; its head row says {least}."
+            tree.size + 1,
+            f"The log ends at position {tree.size}; its index of mentions knows {least}.",
         )
     return Verified(size=tree.size, root=tree.root(), checkpoints=held)
 
@@ -113,10 +148,12 @@ def _grow(
     waiting, held, good, last = list(reversed(kept)), 0, tree.size, ""
     due = waiting[-1][0].size if waiting else -1
     for position, data, recorded in store.leaves(after=tree.size or None):
-        while due == tree.size:
-            _hold(tree, waiting.pop(), good)
-            held, good = held + 1, tree.size
-            due = waiting[-1][0].size if waiting else -1
+        if due == tree.size:
+            # Of one size there is one in each directory, and who signed anew reached not all.
+            while waiting and waiting[-1][0].size == due:
+                _hold(tree, waiting.pop(), good)
+                held += 1
+            good, due = due, waiting[-1][0].size if waiting else -1
         if position != tree.size + 1:
             raise _bad(
                 min(position, tree.size + 1),
@@ -137,7 +174,7 @@ def _grow(
             progress(position)
     while waiting:
         _hold(tree, waiting.pop(), good)
-        held, good = held + 1, tree.size
+        held += 1
     progress(tree.size)
     return last, held
 

@@ -8,6 +8,7 @@ note is written last: a checkpoint without one was not finished.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import itertools
 import json
 import os
@@ -73,7 +74,8 @@ def secret_key() -> signify.SecretKey:
     return key
 
 
-def _public_keys() -> list[signify.PublicKey]:
+def public_keys() -> list[signify.PublicKey]:
+    """Those of the log, the present one and earlier ones. Unavailable, KeyMalformed."""
     with _files():
         texts = [path.read_bytes() for path in sorted(place().glob("*.pub"))]
     return [signify.PublicKey.parse(text) for text in texts]
@@ -85,28 +87,56 @@ def _public_keys() -> list[signify.PublicKey]:
 def kept() -> list[tuple[Checkpoint, Path]]:
     """All checkpoints of all directories, the smallest first, each with its note's file.
 
-    LogInconsistent where one is not a note that a key of this log signed, or where two of one size
-    have different roots; Unavailable.
+    There may be two of one size with different roots: the log is that of one of them at most.
+    LogInconsistent where one is not a note that a key of this log signed; Unavailable.
     """
     return _read([path for directory in directories() for path in notes(directory)])
 
 
 def newest() -> tuple[Checkpoint, Path] | None:
-    """The last of ``kept``, without reading the others: after some years there are many."""
+    """The last of ``kept``, without reading the others: after some years there are many.
+
+    LogInconsistent also where two of one size have different roots.
+    """
     found = _read([path for directory in directories() for path in notes(directory)[-1:]])
-    return found[-1] if found else None
-
-
-def _read(paths: list[Path]) -> list[tuple[Checkpoint, Path]]:
-    keys = _public_keys()
-    found = [(_verified(note(path), keys, path), path) for path in paths]
-    found.sort(key=lambda one: one[0].size)
     for (one, path), (other, _) in itertools.pairwise(found):
         if one.size == other.size and one.root != other.root:
             raise LogInconsistent(
                 f"There are two checkpoints of {one.size} events, with different roots.",
+                hint="Run manage.py verify_log on the server.",
                 extra={"checkpoint": path.name},
             )
+    return found[-1] if found else None
+
+
+def newest_written() -> tuple[int, datetime.datetime] | None:
+    """(events, when it was written) of the newest one here, as its file says. Unavailable."""
+    for path in notes(directories()[0])[-1:]:
+        with _files():
+            written = datetime.datetime.fromtimestamp(path.stat().st_mtime, datetime.UTC)
+        return _size(path), written
+    return None
+
+
+def _size(path: Path) -> int:
+    return int(path.stem.removeprefix("checkpoint-"))
+
+
+def covering(position: int) -> Checkpoint | None:
+    """The smallest checkpoint that is kept here and has the event at ``position``.
+
+    Always the same one, however the log grows. LogInconsistent, Unavailable.
+    """
+    for path in notes(directories()[0]):
+        if _size(path) >= position:
+            return _read([path])[0][0]
+    return None
+
+
+def _read(paths: list[Path]) -> list[tuple[Checkpoint, Path]]:
+    keys = public_keys()
+    found = [(_verified(note(path), keys, path), path) for path in paths]
+    found.sort(key=lambda one: one[0].size)
     return found
 
 
@@ -162,6 +192,19 @@ def frontier(checkpoint: Checkpoint) -> tuple[Frontier, str] | None:
     if (tree.size, tree.root()) != (checkpoint.size, checkpoint.root):
         return None
     return tree, last
+
+
+def sweep() -> list[str]:
+    """Remove what a writer of checkpoints that was killed left; the files' names. Unavailable."""
+    gone: list[str] = []
+    if not place().is_dir():
+        return gone
+    with contextlib.suppress(locks.Taken), locked(patience=0), _files():
+        for directory in directories():
+            for part in sorted(directory.glob(".*.part")):
+                part.unlink(missing_ok=True)
+                gone.append(part.name)
+    return gone
 
 
 def keep_frontier(tree: Frontier, last: str) -> None:

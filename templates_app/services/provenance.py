@@ -10,11 +10,19 @@ from typing import Any
 from django.db.models import Max, QuerySet
 
 from templates_app.errors import DigestNotFound
-from templates_app.events import Imported, ImportFailed, Reloaded, SandboxCreated, SandboxRefused
+from templates_app.events import (
+    Attached,
+    EvidenceAttached,
+    Imported,
+    ImportFailed,
+    Reloaded,
+    SandboxCreated,
+    SandboxRefused,
+)
 from templates_app.models import Event, Generation, Mention, Sandbox, Signature
 from templates_app.names import Digest
 from templates_app.services.audit import Entry, entry, statements_of
-from templates_app.services.queries import KINDS, has_digest
+from templates_app.services.queries import KINDS, attached_to, has_digest, readable
 
 #: The most rows of one kind on a page of provenance.
 CAP = 200
@@ -58,6 +66,7 @@ class Provenance:
     signatures: tuple[Signature, ...]
     launches: tuple[Launch, ...]
     refusals: tuple[Entry, ...]
+    attached: tuple[Attached, ...]  # what registries hold about it
     events: tuple[Entry, ...]
     total: int  # events altogether
     cap: int = CAP
@@ -87,6 +96,7 @@ def provenance(*, digest: Digest) -> Provenance:
         kinds |= {kind for kind, found in digests_in(one.data) if found == text}
     names = {g.template_name for g in generations}
     names |= {one.template for one in (*events, *imports) if one.template}
+    found = list(about.filter(type=EvidenceAttached.type)[:CAP])
     launched = [entry(row) for row in about.filter(type=SandboxCreated.type)[:CAP]]
     return Provenance(
         digest=text,
@@ -100,6 +110,7 @@ def provenance(*, digest: Digest) -> Provenance:
             )[:CAP]
         ),
         launches=tuple(_launches(launched)),
+        attached=attached_to(text, readable(reversed(found))),
         refusals=tuple(entry(row) for row in about.filter(type=SandboxRefused.type)[:CAP]),
         events=events,
         total=mentions.values("position").distinct().count(),

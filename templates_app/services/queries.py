@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 
-from templates_app import store
+from templates_app import lookup, store
+from templates_app.codec import PayloadInvalid
 from templates_app.errors import DigestNotFound, SandboxNotFound, TemplateNotFound
-from templates_app.events import Imported, ImportFailed, Recorded
-from templates_app.models import Generation, Lease, Sandbox, Signature, Template
+from templates_app.events import (
+    Attached,
+    DomainEvent,
+    EvidenceAttached,
+    Imported,
+    ImportFailed,
+    Recorded,
+)
+from templates_app.models import Event, Finding, Generation, Lease, Sandbox, Signature, Template
 from templates_app.names import Digest, Platform, TemplateName
-from templates_app.services import signing
+from templates_app.services import audit, keyring, noticed
+
+#: An event as feeds give it.
+Told = Recorded | audit.Entry
 
 #: What a digest of a generation can be one of.
 KINDS = ("index", "manifest", "config", "tree", "statement")
@@ -27,10 +39,15 @@ def has_digest(text: str, *, through: str = "") -> Q:
 
 @dataclass(frozen=True, slots=True)
 class TemplateRow:
-    """A template as lists show it. ``signed``: a key that is trusted now signed its statement."""
+    """A template as lists show it. ``signed``: a key that is trusted now signed its statement.
+
+    ``findings`` are open; ``stopped``: one of them stops launches of the current generation.
+    """
 
     template: Template
     signed: bool
+    findings: list[Finding]
+    stopped: bool
 
 
 def templates(
@@ -40,7 +57,7 @@ def templates(
     platform: str | None = None,
     signed: bool | None = None,
 ) -> list[TemplateRow]:
-    """All templates in name order, filtered. One query for rows and one for signatures.
+    """All templates in name order, filtered. One query for rows and one for findings.
 
     Raises MalformedName, MalformedReference (platform), MalformedDigest.
     """
@@ -57,12 +74,22 @@ def templates(
             | Q(current__config_digest=text)
             | Q(current__tree_digest=text)
         )
-    good = signed_statements()
-    rows = [
-        TemplateRow(template, (template.name, template.current.statement_digest) in good)
-        for template in query
+    judged = keyring.with_signed(query, name="name", generation="current__")
+    if signed is not None:
+        judged = judged.filter(signed=signed)
+    open_findings = noticed.by_template(name)
+    return [
+        _row(template, template.signed, open_findings.get(template.name, [])) for template in judged
     ]
-    return rows if signed is None else [row for row in rows if row.signed is signed]
+
+
+def _row(template: Template, signed: bool, found: list[Finding]) -> TemplateRow:
+    return TemplateRow(
+        template=template,
+        signed=signed,
+        findings=found,
+        stopped=noticed.stops(found, template.current.number),
+    )
 
 
 def template(*, name: str) -> TemplateRow:
@@ -78,7 +105,8 @@ def outcome(recorded: Recorded) -> TemplateRow:
     event = recorded.event
     if not isinstance(event, Imported):
         raise TypeError(f"{recorded.type} has no outcome")
-    made = Generation.objects.get(template_name=event.template, number=event.generation)
+    generations = Generation.objects.filter(template_name=event.template, number=event.generation)
+    made = keyring.with_signed(generations, name="template_name", generation="").get()
     row = Template(
         name=event.template,
         current=made,
@@ -86,26 +114,38 @@ def outcome(recorded: Recorded) -> TemplateRow:
         missing=False,
         position=recorded.position,
     )
-    return TemplateRow(row, (event.template, event.statement_digest) in signed_statements())
+    found = noticed.by_template(event.template).get(event.template, [])
+    return _row(row, made.signed, found)
 
 
-def signed_statements() -> set[tuple[str, str]]:
-    """(template, statement digest) of what a key that is trusted now has signed."""
-    keys = [key.public_key.text for key in signing.trusted_keys()]
-    rows = Signature.objects.filter(public_key__in=keys)
-    return set(rows.values_list("template_name", "statement_digest"))
+def feed(*, after: int, limit: int) -> list[Told]:
+    """At most ``limit`` events after a position, in commit order."""
+    try:
+        return list(store.read(after=after, limit=limit))
+    except PayloadInvalid:
+        return _as_recorded(Event.objects.all(), after, limit)
 
 
-def history(*, name: str, after: int, limit: int) -> list[Recorded]:
+def history(*, name: str, after: int, limit: int) -> list[Told]:
     """At most ``limit`` events about the name after a position, oldest first.
 
     Also of a name that is destroyed. TemplateNotFound where the log has none at all.
     """
     parsed = TemplateName.parse(name)
-    events = store.about("template", parsed.text, after=after, limit=limit)
-    if not events and not store.about("template", parsed.text, limit=1):
+    about = lookup.events(["template"], [parsed.text])
+    try:
+        events: list[Told] = [*store.about("template", parsed.text, after=after, limit=limit)]
+    except PayloadInvalid:
+        events = _as_recorded(about, after, limit)
+    if not events and not about.exists():
         raise TemplateNotFound(f"The log has no event about {parsed}.")
     return events
+
+
+def _as_recorded(rows: QuerySet[Event], after: int, limit: int | None) -> list[Told]:
+    """Where one of them cannot be read (a newer program wrote it), all as the auditors see them."""
+    found = rows.filter(position__gt=after).order_by("position")[:limit]
+    return [audit.entry(row) for row in found]
 
 
 def signatures(*, statement_digest: str) -> list[Signature]:
@@ -121,13 +161,43 @@ class DigestFacts:
     generations: tuple[Generation, ...]
     signatures: tuple[Signature, ...]
     sandboxes: tuple[Sandbox, ...]
-    events: tuple[Recorded, ...]
+    attached: tuple[Attached, ...]  # what registries were last found to hold about it
+    events: tuple[Told, ...]
+
+
+def readable(rows: Iterable[Event]) -> Iterator[DomainEvent]:
+    """One that this program cannot read is passed over; feeds have it as it was recorded."""
+    for row in rows:
+        try:
+            yield store.at(row.position).event
+        except PayloadInvalid:
+            continue
+
+
+def attached_to(digest: str, events: Iterable[DomainEvent]) -> tuple[Attached, ...]:
+    """Of what these events found, oldest first, the last of each generation, about the digest."""
+    last = {
+        (one.template, one.generation): one.items
+        for one in events
+        if isinstance(one, EvidenceAttached)
+    }
+    items = {one.digest: one for found in last.values() for one in found}
+    of_it = [one for one in items.values() if digest in (one.subject, one.digest)]
+    return tuple(sorted(of_it, key=lambda one: (one.kind, one.digest)))
 
 
 def digest_facts(*, digest: str) -> DigestFacts:
     text = Digest.parse(digest).text
     generations = tuple(Generation.objects.filter(has_digest(text)).order_by("position"))
-    events = tuple(store.about("digest", text))
+    events: list[Told]
+    said: Iterable[DomainEvent]
+    try:
+        known = store.about("digest", text)
+        events, said = [*known], (one.event for one in known)
+    except PayloadInvalid:
+        about = lookup.events(["digest"], [text, *audit.statements_of(text)])
+        events = _as_recorded(about, 0, None)
+        said = readable(about.filter(type=EvidenceAttached.type).order_by("position"))
     if not events:
         raise DigestNotFound(f"The log has no event about {text}.")
     statements = {generation.statement_digest for generation in generations}
@@ -142,7 +212,8 @@ def digest_facts(*, digest: str) -> DigestFacts:
         generations=generations,
         signatures=tuple(Signature.objects.filter(statement_digest__in=statements)),
         sandboxes=tuple(Sandbox.objects.filter(launched)) if generations else (),
-        events=events,
+        attached=attached_to(text, said),
+        events=tuple(events),
     )
 
 

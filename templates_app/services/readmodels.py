@@ -63,6 +63,8 @@ def _key(row: dict[str, Any]) -> str:
             return str(row[name])
     if "key" in row:
         return f"{row['kind']}:{row['key']}@{row['position']}"
+    if "trusted_position" in row:
+        return str(row["public_key"])
     if "position" not in row:
         return f"{row['digest']} in {row['statement_digest']}"
     return str(row["position"])

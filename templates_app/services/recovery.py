@@ -7,12 +7,22 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
+from django.db.models import Q
+
 from templates_app import lifecycle, store
 from templates_app.datasets.base import DatasetDriver, Found, alias_name, sandbox_name
-from templates_app.errors import CoppiceError, Interrupted, SandboxBusy
-from templates_app.events import Imported, ImportFailed, Meta
+from templates_app.errors import CoppiceError, SandboxBusy
+from templates_app.events import Meta, SandboxDestroyed
 from templates_app.models import Generation, Lease, Sandbox, Template
-from templates_app.services import common, intents, layers, leases, removal
+from templates_app.services import (
+    common,
+    dead_imports,
+    intents,
+    layers,
+    leases,
+    ledger_files,
+    removal,
+)
 from templates_app.sources import leftovers
 
 logger = logging.getLogger("coppice.recovery")
@@ -30,11 +40,17 @@ def recover(*, context: Meta, dry_run: bool = False) -> list[str]:
                 with leases.dead(row) as dead:
                     if dead:
                         done.append(_would_end(row))
-            elif end_if_dead(row, context=context):
+            elif dead_imports.end_if_dead(row, context=context):
                 done.append(f"ended the dead import {row.import_id} of {row.template_name}")
     driver = common.driver()
     found = driver.find_all()
+    for import_id in leases.without_a_lease():
+        with _said(done, f"undo the import {import_id}"):
+            undone = dead_imports.undo_abandoned(driver, found, import_id, dry_run=dry_run)
+            would = "would undo" if dry_run else "undone"
+            done += [f"{would}: {one}, of an import that has no lease any more" for one in undone]
     _finish_launches(driver, found, done, dry_run)
+    _finish_endings(driver, context, done, dry_run)
     finish_destroys(driver, found, done, dry_run)
     _point_aliases(driver, found, done, dry_run)
     if not dry_run:
@@ -46,9 +62,12 @@ def recover(*, context: Meta, dry_run: bool = False) -> list[str]:
         with _said(done, "prune the layer states"):
             gone = layers.prune().gone
             done += [f"removed {one.image.name}, which no template needs" for one in gone]
+        with _said(done, "sweep the checkpoints"):
+            done += [f"removed {name}, a half-written checkpoint" for name in ledger_files.sweep()]
         with _said(done, "clear container storage"):
             alive = set(Lease.objects.values_list("import_id", flat=True))
             done += leftovers.clean_all(common.source_context(), alive=alive)
+        intents.tidy_locks()
     for sentence in done:
         logger.warning("recovery: %s", sentence)
     return done
@@ -70,50 +89,6 @@ def _said(done: list[str], what: str) -> Iterator[None]:
         done.append(f"could not {what}: {error.strerror or type(error).__name__}")
 
 
-def end_if_dead(row: Lease, *, context: Meta) -> bool:
-    """If the holder is dead: undo what it left, say so in the log, remove the lease."""
-    with leases.dead(row) as dead:
-        if not dead:
-            return False
-        undone = leftovers.clean(common.source_context(), row.import_id)
-        finished = any(
-            isinstance(one.event, Imported) for one in store.about("import", row.import_id)
-        )
-        if not finished:
-            _undo_dataset(row, undone)
-            failed = ImportFailed(
-                template=row.template_name,
-                import_id=row.import_id,
-                reference=row.reference,
-                stage=row.stage,
-                code=Interrupted.code,
-                reason=None,
-                detail=f"The process that ran it on {row.node} died.",
-                digest=None,
-                undone=tuple(undone),
-                leftovers=(),
-            )
-            store.append([failed], meta=context)
-        # Finished: it died between its event and its alias; _point_aliases does the rest.
-        Lease.objects.filter(pk=row.pk, import_id=row.import_id).delete()
-    return True
-
-
-def _undo_dataset(row: Lease, undone: list[str]) -> None:
-    if not row.dataset:
-        return
-    driver = common.driver()
-    driver.destroy(row.dataset)
-    undone.append(f"dataset {row.dataset}")
-    # A hand-made dataset that the dead import had moved out of the way goes back to its place.
-    state = common.state_of(row.template_name)
-    if state.current is not None and state.current.adopted:
-        aside = f"coppice/{row.template_name}-g0-{row.import_id}"
-        if driver.snapshot(aside) is not None:
-            driver.move(aside, alias_name(row.template_name))
-            undone.append(f"move of {alias_name(row.template_name)}")
-
-
 def _finish_launches(
     driver: DatasetDriver, found: list[Found], done: list[str], dry_run: bool
 ) -> None:
@@ -127,6 +102,7 @@ def _finish_launches(
             intents.alone(sandbox_id, patience=0),
         ):
             one = on_pool.get(relative)
+            store.settled()
             known = Sandbox.objects.filter(pk=sandbox_id, destroyed_at__isnull=True).exists()
             # By its origin too: what somebody else made under this name is not ours.
             if one is not None and one.origin == origin and not known:
@@ -139,19 +115,48 @@ def _finish_launches(
                 intents.forget(sandbox_id)
 
 
+def _finish_endings(driver: DatasetDriver, context: Meta, done: list[str], dry_run: bool) -> None:
+    """Ends of sandboxes whose process died before their event: nobody can use what is left."""
+    for sandbox_id in intents.ending():
+        with (
+            _said(done, f"finish the end of sandbox {sandbox_id}"),
+            suppress(SandboxBusy),  # it is alive
+            intents.alone(sandbox_id, patience=0),
+        ):
+            store.settled()
+            row = Sandbox.objects.filter(pk=sandbox_id, destroyed_at__isnull=True).first()
+            if dry_run:
+                if row is not None:
+                    done.append(f"would finish the end of sandbox {sandbox_id}")
+                continue
+            if row is not None:
+                driver.destroy(common.relative(driver, row.dataset))
+                event = SandboxDestroyed(
+                    sandbox=row.id, template=row.template_name, dataset=row.dataset
+                )
+                store.append([event], meta=context)
+                done.append(f"finished the end of sandbox {sandbox_id}")
+            intents.forget(sandbox_id)
+
+
 def finish_destroys(
     driver: DatasetDriver, found: list[Found], done: list[str], dry_run: bool
 ) -> None:
     """Remove what is still there of templates and generations that the log has as gone."""
     on_pool = {one.name: one for one in found}
     live = set(Template.objects.values_list("name", flat=True))
-    for generation in Generation.objects.filter(destroyed_position__isnull=False):
+    for generation in Generation.objects.filter(
+        Q(destroyed_position__isnull=False) | Q(kept_position__isnull=False)
+    ):
         alias = alias_name(generation.template_name)
         one = on_pool.get(driver.full_name(alias))
         gone = generation.template_name not in live
         if gone and one is not None and one.origin == generation.origin:
             relative = common.relative(driver, generation.dataset)
-            _remove(done, alias, dry_run, partial(driver.unpoint, alias, [relative]))
+            work = partial(driver.unpoint, alias, [relative], aside=True)
+            _remove(done, alias, dry_run, work)
+        if generation.destroyed_position is None:
+            continue  # it stays for its clones; a sweep removes it after them
         one = on_pool.get(generation.dataset)
         if one is None or not removal.is_it(generation, one):
             continue  # under an adopted one's name an operator may have made another since

@@ -32,7 +32,7 @@ def datasets(driver: DatasetDriver, state: TemplateState) -> list[str]:
     standing = [g for g in state.generations.values() if is_it(g, on_pool.get(g.dataset))]
     generations = [common.relative(driver, g.dataset) for g in standing]
     ours = [] if alias in generations or driver.stranger(alias) else [alias]
-    old = [one for one in asides(driver, found) if _aside_of(one) == state.name]
+    old = [one for one in asides(driver, found) if aside_of(one) == state.name]
     return [*ours, *old, *generations]
 
 
@@ -41,15 +41,15 @@ def asides(driver: DatasetDriver, found: list[Found]) -> list[str]:
 
     One that still has clones is not ours to remove, and keeps its generation in use.
     """
-    kept = [one.relative for one in found if _aside_of(one.relative)]
+    kept = [one.relative for one in found if aside_of(one.relative)]
     return [aside for aside in kept if not driver.dependents(aside)]
 
 
 def is_aside(relative: str) -> bool:
-    return _aside_of(relative) is not None
+    return aside_of(relative) is not None
 
 
-def _aside_of(relative: str) -> str | None:
+def aside_of(relative: str) -> str | None:
     """The template whose alias it was."""
     match = _ASIDE.fullmatch(relative)
     return match and match[1]

@@ -12,7 +12,7 @@ from templates_app import lifecycle, store
 from templates_app.datasets.base import DatasetDriver
 from templates_app.errors import CoppiceError, EventConflict, TemplateInUse
 from templates_app.events import Meta, Retired
-from templates_app.models import Sandbox, Template
+from templates_app.models import Generation, Sandbox, Template
 from templates_app.services import common, generations, recovery, removal
 
 logger = logging.getLogger("coppice.sweep")
@@ -50,13 +50,20 @@ def sweep(*, context: Meta, dry_run: bool = False) -> Swept:
     driver.check()
     swept = Swept()
     recovery.finish_destroys(driver, driver.find_all(), swept.finished, dry_run)
-    for name in Template.objects.order_by("name").values_list("name", flat=True):
+    for name in _names():
         try:
             _sweep_template(driver, name, context, dry_run, swept)
         except CoppiceError as error:
             logger.warning("%s is not swept: %s", name, error.detail, extra={"code": error.code})
             swept.failed.append(f"{name}: {error.code}: {error.detail}")
     return swept
+
+
+def _names() -> list[str]:
+    """Of templates, and of those that are destroyed and have a generation that is kept."""
+    kept = Generation.objects.filter(kept_position__isnull=False, destroyed_position__isnull=True)
+    names = {*Template.objects.values_list("name", flat=True)}
+    return sorted(names | {*kept.values_list("template_name", flat=True)})
 
 
 def _sweep_template(

@@ -19,24 +19,27 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 from templates_app.errors import MalformedReference, SchemeNotImplemented
-from templates_app.names import quote
-from templates_app.sources.base import Source, SourceContext
 
-__all__ = ["LOCAL", "RESERVED", "SCHEMES", "Source", "SourceContext", "parse"]
+if TYPE_CHECKING:
+    from templates_app.sources.base import Source, SourceContext
+
+__all__ = ["LOCAL", "RESERVED", "SCHEMES", "parse"]
+
+# Imported when asked for is what the native engine's processes need nothing of: they import this
+# package too, anew for each image, and the image waits for that.
 
 
 def _oci(text: str, context: SourceContext) -> Source:
-    # Imported when asked for: the native engine's processes import this package too, on each
-    # import, and what speaks to registries has no business in them.
     from templates_app.sources.oci import OciSource
 
     return OciSource.parse(text, context)
 
 
 def _local(scheme: str, text: str, context: SourceContext) -> Source:
-    from templates_app.sources.local import LocalSource  # as above
+    from templates_app.sources.local import LocalSource
 
     return LocalSource(scheme, text, context)
 
@@ -69,6 +72,8 @@ def parse(text: str, context: SourceContext) -> Source:
     Raises MalformedReference, also for a reference without a scheme (``quay.io/x/y``: callers of
     the API say which kind of thing they name), and SchemeNotImplemented for a reserved scheme.
     """
+    from templates_app.names import quote
+
     scheme, colon, rest = text.partition(":")
     if make := SCHEMES.get(scheme if colon else ""):
         return make(rest, context)

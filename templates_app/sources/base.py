@@ -38,6 +38,8 @@ class Resolved:
     layers: tuple[Layer, ...]  # base first
     #: ChainIDs (image-spec config.md), base layer first; empty where the engine knows no layers.
     chain_ids: tuple[str, ...] = ()
+    #: The bytes that were resolved: indexes from the outermost one in, the manifest, the config.
+    documents: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from templates_app.errors import (
 )
 from templates_app.names import Digest, quote
 from templates_app.sources.base import Receipt, Report, Resolved, SourceContext, States
-from templates_app.sources.documents import Index
+from templates_app.sources.documents import Index, sha256
 from templates_app.sources.native import docker_archive, engine
 from templates_app.sources.native.archives import Archive, layout_index
 from templates_app.sources.native.beneath import allowed_root
@@ -134,21 +134,23 @@ class LocalSource:
         floating = self.reference.digest is None
         if len(entries.entries) == 1:
             (entry,) = entries.entries
-            top, document = entry.digest, resolution.child(entry)
-            canonical = self.reference.canonical(top.text)
-            return resolution.run(top, document, canonical=canonical, floating=floating)
+            document, data = resolution.child(entry)
+            canonical = self.reference.canonical(entry.digest.text)
+            return resolution.run(
+                entry.digest, document, data, canonical=canonical, floating=floating
+            )
         # One image for several platforms, without an index of its own.
-        resolved = resolution.run(None, entries, canonical="", floating=floating)
+        resolved = resolution.run(None, entries, b"", canonical="", floating=floating)
         return replace(resolved, canonical=self.reference.canonical(resolved.digests.manifest))
 
     def _saved(self, image: Archive) -> Resolved:
         """An image of ``docker save``."""
         found = image.read()
         chosen = docker_archive.choose(docker_archive.images(found), self.reference.name)
-        digest, manifest = docker_archive.manifest(chosen, found)
-        canonical = self.reference.canonical(digest.text)
+        manifest, data = docker_archive.manifest(chosen, found)
+        digest = sha256(data)
         resolved = Resolution(self.context, image).run(
-            digest, manifest, canonical=canonical, floating=True
+            digest, manifest, data, canonical=self.reference.canonical(digest.text), floating=True
         )
         for layer in resolved.layers:
             if layer.digest != layer.diff_id:

@@ -47,13 +47,19 @@ class OciSource:
     def resolve(self) -> Resolved:
         with Registry(self.reference, self.context) as registry:
             asked = _Asked(self.reference, registry, BlobCache.of(self.context))
-            digest, document = asked.top()
+            digest, document, data = asked.top()
             return Resolution(self.context, asked).run(
                 digest,
                 document,
+                data,
                 canonical=self.reference.canonical,
                 floating=self.reference.floating,
             )
+
+    def standing(self, known: Digest, *, seconds: float) -> Digest | None:
+        """What the tag names now, asked without pulling; see :meth:`Registry.standing`."""
+        with Registry(self.reference, self.context) as registry:
+            return registry.standing(self.reference.tag or "latest", known, seconds=seconds)
 
     def fetch(
         self,
@@ -81,7 +87,7 @@ class _Asked:
     registry: Registry
     cache: BlobCache
 
-    def top(self) -> tuple[Digest, Index | Manifest]:
+    def top(self) -> tuple[Digest, Index | Manifest, bytes]:
         """What the reference itself names. With tag and digest, the digest decides."""
         pinned = self.reference.digest
         what: Digest | str = pinned or self.reference.tag or "latest"
@@ -91,11 +97,11 @@ class _Asked:
         if pinned and digest not in (None, pinned):
             raise self.corrupt(f"asked for {pinned}, got {digest}")
         if digest and (data := self.cache.document(digest)):
-            return digest, documents.read(data)
+            return digest, documents.read(data), data
         found = self.registry.manifest(digest or what)
         document = documents.read(found.data, found.media_type)
         keep(self.cache, found.data)
-        return found.digest, document
+        return found.digest, document, found.data
 
     def manifest(self, entry: Descriptor) -> bytes:
         if data := self.cache.document(entry.digest):

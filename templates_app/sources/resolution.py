@@ -41,17 +41,20 @@ class Resolution:
     holder: Holder
     _count: int = 1  # the first document has been asked for already
     _offered: list[Platform] = field(default_factory=list)
+    _read: list[bytes] = field(default_factory=list)  # that led to the image, the innermost first
 
     def run(
         self,
         digest: Digest | None,
         document: Index | Manifest,
+        data: bytes,
         *,
         canonical: str,
         floating: bool,
     ) -> Resolved:
-        """What ``document`` means; ``digest`` is its own, None for a list that is no document.
+        """What ``document`` means; ``digest`` is that of its ``data``.
 
+        None, and no data, for a list that is no document.
         Raises NotAnImage, PlatformIncompatible, TreeRefused, and what ``holder`` does.
         """
         wanted = self.context.platform
@@ -64,7 +67,7 @@ class Resolution:
             raise ValueError("a manifest has a digest")
         else:
             index, chosen, manifest = None, digest, document
-        config = self._config(manifest)
+        config, config_data = self._config(manifest)
         platform = documents.config_platform(config)
         if not documents.fits(platform, wanted):
             raise documents.incompatible(wanted, [platform])
@@ -82,6 +85,7 @@ class Resolution:
             config=config,
             layers=layers,
             chain_ids=documents.chain_ids(layers) if self.context.engine == "native" else (),
+            documents=tuple(filter(None, (data, *reversed(self._read), config_data))),
         )
 
     def _choose(self, index: Index, depth: int) -> tuple[Digest, Manifest] | None:
@@ -90,15 +94,17 @@ class Resolution:
             raise NotAnImage(f"The image's indexes are nested deeper than {documents.MAX_DEPTH}.")
         self._offered += [one.platform for one in index.candidates() if one.platform]
         for entry in index.matching(self.context.platform):
-            document = self.child(entry)
+            document, data = self.child(entry)
             if isinstance(document, Manifest):
+                self._read.append(data)
                 return entry.digest, document
             if found := self._choose(document, depth + 1):
+                self._read.append(data)
                 return found
         return None
 
-    def child(self, entry: Descriptor) -> Index | Manifest:
-        """The document that an index names, of the kind that the index says."""
+    def child(self, entry: Descriptor) -> tuple[Index | Manifest, bytes]:
+        """The document that an index names, of the kind that the index says; and its bytes."""
         if entry.size > documents.MAX_DOCUMENT:
             raise NotAnImage(f"The image has a manifest of {human_size(entry.size)}.")
         self._count += 1
@@ -109,14 +115,14 @@ class Resolution:
         document = documents.read(data, entry.media_type)
         if isinstance(document, Index) != (entry.media_type in documents.INDEXES):
             raise NotAnImage("The image's index names a document of another kind than it says.")
-        return document
+        return document, data
 
-    def _config(self, manifest: Manifest) -> dict[str, documents.Json]:
+    def _config(self, manifest: Manifest) -> tuple[dict[str, documents.Json], bytes]:
         if manifest.config.size > documents.MAX_DOCUMENT:
             raise NotAnImage(f"The image's config has {human_size(manifest.config.size)}.")
         data = self.holder.config(manifest.config)
         self._verify(data, manifest.config)
-        return documents.read_config(data, manifest)
+        return documents.read_config(data, manifest), data
 
     def _check_size(self, manifest: Manifest) -> None:
         total = sum(layer.size for layer in manifest.layers)

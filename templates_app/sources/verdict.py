@@ -8,7 +8,6 @@ themselves in every field: what is read of one is bounded, and what cannot be re
 
 from __future__ import annotations
 
-import io
 import os
 import platform as host
 import re
@@ -20,11 +19,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, cast
 
-from elftools.common.exceptions import ELFError
-from elftools.construct import ConstructError
-from elftools.elf.elffile import ELFFile
+from elftools.elf.enums import ENUM_E_MACHINE
 
 from templates_app.events import Verdict
 from templates_app.names import Platform
@@ -56,11 +52,15 @@ _MAX_WALKED = 512  # directories, where no usual place has a program
 _MAX_OPENED = 4096  # files in those
 _MAX_SEGMENTS = 64
 _MAX_READ = 4096  # bytes of an interpreter's name, or of a segment of notes
-_FILE = re.compile(rb"^\./(\S+) type=file mode=([0-7]+) ", re.MULTILINE)  # of a manifest
+#: A file that somebody may execute, in a manifest: an odd digit is one of permissions with x.
+_PROGRAM = re.compile(
+    rb"\n\./(\S+) type=file mode=[0-7](?:[1357][0-7]{2}|[0-7][1357][0-7]|[0-7]{2}[1357]) "
+)
 
+_ET_EXEC, _ET_DYN = 2, 3
+_PT_INTERP, _PT_NOTE = 3, 4
 #: ELF OSABI byte -> GOOS (gABI, "ELF identification"). 0 says nothing: most Linux programs have it.
-_OSABI = {"ELFOSABI_LINUX": "linux", "ELFOSABI_FREEBSD": "freebsd", "ELFOSABI_NETBSD": "netbsd"}
-_OSABI |= {"ELFOSABI_OPENBSD": "openbsd", "ELFOSABI_SOLARIS": "solaris"}
+_OSABI = {2: "netbsd", 3: "linux", 6: "solaris", 9: "freebsd", 12: "openbsd"}
 #: A note's owner, with type 1, names the system; GNU's says it in its first word.
 _NOTES = {b"FreeBSD": "freebsd", b"NetBSD": "netbsd", b"OpenBSD": "openbsd", b"Android": "linux"}
 _GNU_SYSTEMS = {0: "linux", 1: "hurd", 2: "solaris", 3: "freebsd"}
@@ -74,18 +74,20 @@ _LOADERS = (
     (b"/lib/ld64.so", "linux"),
     (b"/lib/ld.so.1", "linux"),
 )
-#: (e_machine, 64 bits, little-endian) -> GOARCH.
+#: (e_machine, 64 bits, order of bytes) -> GOARCH.
 _MACHINES = {
-    ("EM_X86_64", True, True): "amd64",
-    ("EM_386", False, True): "386",
-    ("EM_AARCH64", True, True): "arm64",
-    ("EM_ARM", False, True): "arm",
-    ("EM_RISCV", True, True): "riscv64",
-    ("EM_PPC64", True, True): "ppc64le",
-    ("EM_PPC64", True, False): "ppc64",
-    ("EM_S390", True, False): "s390x",
-    ("EM_LOONGARCH", True, True): "loong64",
+    (62, True, "<"): "amd64",
+    (3, False, "<"): "386",
+    (183, True, "<"): "arm64",
+    (40, False, "<"): "arm",
+    (243, True, "<"): "riscv64",
+    (21, True, "<"): "ppc64le",
+    (21, True, ">"): "ppc64",
+    (22, True, ">"): "s390x",
+    (258, True, "<"): "loong64",
 }
+#: Of all others: how the gABI calls them.
+_MACHINE_NAMES = {number: name for name, number in ENUM_E_MACHINE.items() if name != "_default_"}
 
 
 @dataclass(slots=True)
@@ -232,10 +234,9 @@ def _walk(top: int) -> Iterator[_Directory]:
 
 def _listed(manifest: bytes) -> list[_Directory]:
     directories: dict[bytes, list[bytes]] = {}
-    for line in _FILE.finditer(manifest):
-        if int(line[2], 8) & 0o111:
-            path, _, name = mtree.unescape(line[1]).rpartition(b"/")
-            directories.setdefault(path, []).append(name)
+    for line in _PROGRAM.finditer(manifest):
+        path, _, name = mtree.unescape(line[1]).rpartition(b"/")
+        directories.setdefault(path, []).append(name)
     paths = sorted((path.split(b"/") for path in directories if path), key=lambda p: (len(p), p))
     return [(path, directories[b"/".join(path)]) for path in paths[:_MAX_WALKED]]
 
@@ -272,7 +273,7 @@ def _judge_file(directory: int, name: bytes, found: _Found) -> bool:
         if os.pread(descriptor, 4, 0) != b"\x7fELF":
             return False
         abi = _abi(descriptor)
-    except (ELFError, ConstructError, OSError, ValueError):
+    except (_BrokenError, OSError):
         found.unreadable += 1
         return True
     finally:
@@ -286,79 +287,68 @@ def _judge_file(directory: int, name: bytes, found: _Found) -> bool:
 # --- one file ------------------------------------------------------------------------------------
 
 
-class _Window(io.RawIOBase):
-    """A file that is read by offset, a page at the most at once, and seems to have no sections.
-
-    Kernels do not look at sections, and a hostile table of them costs time.
-    """
-
-    def __init__(self, descriptor: int, header: bytes) -> None:
-        self._descriptor = descriptor
-        self._header = header
-        self._at = 0
-
-    def read(self, size: int = -1) -> bytes:
-        size = _MAX_READ if size < 0 else min(size, _MAX_READ)
-        if self._at < len(self._header):
-            data = self._header[self._at : self._at + size]
-        else:
-            data = os.pread(self._descriptor, size, self._at)
-        self._at += len(data)
-        return data
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        if whence == os.SEEK_END:
-            offset += os.fstat(self._descriptor).st_size
-        elif whence == os.SEEK_CUR:
-            offset += self._at
-        if not 0 <= offset < 2**63:
-            raise ELFError("an offset beyond any file")
-        self._at = offset
-        return offset
-
-    def tell(self) -> int:
-        return self._at
+class _BrokenError(Exception):
+    """No kernel would take it for a program."""
 
 
 def _abi(descriptor: int) -> str | None:
-    """``os/arch`` of an executable or shared object; None for other kinds of ELF files."""
-    window = _Window(descriptor, _without_sections(os.pread(descriptor, 64, 0)))
-    elf = ELFFile(cast(IO[bytes], window))
-    if elf["e_type"] not in ("ET_EXEC", "ET_DYN"):
+    """``os/arch`` of an executable or shared object; None for other kinds of ELF files.
+
+    By the ELF header and the program headers alone (gABI, chapters 4 and 5): kernels do not look at
+    sections, and a hostile table of them costs time.
+    """
+    start = os.pread(descriptor, 64, 0)
+    if len(start) < 16 or start[4] not in (1, 2) or start[5] not in (1, 2):
+        raise _BrokenError("neither 32 nor 64 bits, or in no order of bytes")
+    wide, order = start[4] == 2, "<" if start[5] == 1 else ">"
+    header = struct.Struct(order + ("HHIQQQIHHH" if wide else "HHIIIIIHHH"))
+    if len(start) < 16 + header.size:
+        raise _BrokenError("the header is cut off")
+    kind, machine, _, _, at, _, _, _, size, count = header.unpack_from(start, 16)
+    if kind not in (_ET_EXEC, _ET_DYN):
         return None
-    known = (elf["e_machine"], elf.elfclass == 64, elf.little_endian)
-    architecture = _MACHINES.get(known) or str(elf["e_machine"]).removeprefix("EM_").lower()
-    return f"{_system(elf, descriptor)}/{architecture}"
+    segments = _segments(descriptor, order, wide, at, size, count)
+    system = _system(descriptor, start[7], order, segments)
+    return f"{system}/{_MACHINES.get((machine, wide, order)) or _machine(machine)}"
 
 
-def _without_sections(header: bytes) -> bytes:
-    """The ELF header with e_shoff, e_shnum and e_shstrndx zero (gABI, "ELF header")."""
-    wide = header[4:5] == b"\x02"
-    offset, width, counts, end = (40, 8, 60, 64) if wide else (32, 4, 48, 52)
-    if len(header) < end:
-        raise ELFError("the header is cut off")
-    changed = bytearray(header[:end])
-    changed[offset : offset + width] = bytes(width)
-    changed[counts:end] = bytes(end - counts)
-    return bytes(changed)
+def _machine(number: int) -> str:
+    return _MACHINE_NAMES.get(number, str(number)).removeprefix("EM_").lower()
 
 
-def _system(elf: ELFFile, descriptor: int) -> str:
-    osabi = _OSABI.get(elf["e_ident"]["EI_OSABI"])
+def _segments(
+    descriptor: int, order: str, wide: bool, at: int, size: int, count: int
+) -> list[tuple[int, int, int]]:
+    """The type of each segment, where it is in the file, and its size there."""
+    form = struct.Struct(order + ("IIQQQQQQ" if wide else "IIIIIIII"))
+    if count > _MAX_SEGMENTS:
+        raise _BrokenError("more segments than any program has")
+    if count and size != form.size:  # as kernels do: neither runs it
+        raise _BrokenError("segments of another size than there is")
+    if at >= 2**63 - count * size:
+        raise _BrokenError("an offset beyond any file")
+    table = os.pread(descriptor, count * size, at)
+    if len(table) < count * size:
+        raise _BrokenError("the program headers are cut off")
+    rows = form.iter_unpack(table)
+    return [(one[0], one[2], one[5]) if wide else (one[0], one[1], one[4]) for one in rows]
+
+
+def _system(
+    descriptor: int, osabi_byte: int, order: str, segments: list[tuple[int, int, int]]
+) -> str:
+    osabi = _OSABI.get(osabi_byte)
     if osabi and osabi != "linux":
         return osabi
-    if elf["e_phnum"] > _MAX_SEGMENTS:
-        raise ELFError("more segments than any program has")
     by_loader, by_note = None, None
-    for segment in elf.iter_segments():
-        kind, offset = segment["p_type"], segment["p_offset"]
-        if kind not in ("PT_INTERP", "PT_NOTE") or offset >= 2**63:
+    for kind, offset, size in segments:
+        if kind not in (_PT_INTERP, _PT_NOTE) or offset >= 2**63:
             continue
-        data = os.pread(descriptor, min(segment["p_filesz"], _MAX_READ), offset)
-        if kind == "PT_INTERP":
+        data = os.pread(descriptor, min(size, _MAX_READ), offset)
+        if kind == _PT_INTERP:
             by_loader = by_loader or _of_loader(data)
         else:
-            by_note = by_note or _of_notes(data, "<" if elf.little_endian else ">")
+            by_note = by_note or _of_notes(data, order)
     return by_note or osabi or by_loader or "unknown"
 
 

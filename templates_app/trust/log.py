@@ -10,15 +10,31 @@ asks ``inclusion_ranges`` or ``consistency_ranges`` and hashes them, however it 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 HASH_BYTES = 32
 EMPTY = hashlib.sha256(b"").digest()  # the root of a tree without leaves
 Range = tuple[int, int]  # leaves first <= i < last, counted from 0
+Node = tuple[int, int]  # (level, index): the full subtree of 2**level leaves from index * 2**level
 
 
 class ProofWrong(ValueError):  # noqa: N818 # it says what is wrong: not an accident of ours
     """The proof does not show what it is said to show: the end of a sentence."""
+
+
+_NOT_HASHED = ("eventId", "leafHash")
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def leaf_data(event: Mapping[str, Any]) -> bytes:
+    """What the leaf hash of an event is over, of one of the lines that the log is exported in.
+
+    RFC 8785: keys are ASCII and numbers whole, so that sorting and writing need no more than this.
+    """
+    hashed = {key: value for key, value in event.items() if key not in _NOT_HASHED}
+    return _CANONICAL.encode(hashed).encode("utf-8", "surrogatepass")
 
 
 def leaf_hash(data: bytes) -> bytes:
@@ -65,6 +81,43 @@ def root(leaves: Iterable[bytes]) -> bytes:
     for leaf in leaves:
         tree.append(leaf)
     return tree.root()
+
+
+def full_subtrees(span: Range) -> list[Node]:
+    """What a range of leaves is made of, the largest first; of a range that a proof is about.
+
+    Such a range begins where a full subtree of its size could.
+    """
+    first, last = span
+    found = []
+    while first < last:
+        level = (last - first).bit_length() - 1
+        found.append((level, first >> level))
+        first += 1 << level
+    return found
+
+
+def subtrees(leaves: Iterable[bytes], wanted: Container[Node]) -> dict[Node, bytes]:
+    """The roots of the ``wanted`` full subtrees over these leaf hashes, all in one reading."""
+    found: dict[Node, bytes] = {}
+    open_: list[bytes] = []
+    for number, leaf in enumerate(leaves):
+        level, index = 0, number
+        if (0, index) in wanted:
+            found[0, index] = leaf
+        while index & 1:
+            leaf = hashlib.sha256(b"\1" + open_.pop() + leaf).digest()
+            level, index = level + 1, index >> 1
+            if (level, index) in wanted:
+                found[level, index] = leaf
+        open_.append(leaf)
+    return found
+
+
+def range_root(span: Range, nodes: Mapping[Node, bytes]) -> bytes:
+    """The root over a range, of what :func:`subtrees` found. KeyError where that is not all."""
+    hashes = [nodes[one] for one in full_subtrees(span)]
+    return Frontier(span[1] - span[0], hashes).root()
 
 
 # --- proofs ------------------------------------------------------------------------------------

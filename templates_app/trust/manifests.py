@@ -1,4 +1,4 @@
-"""Texts kept by their sha256: the manifests of trees, and what is noted about them.
+"""Texts kept by their sha256: manifests of trees, what is noted about them, documents of images.
 
 The sha256 of a manifest is the tree digest, so whoever has the digest can tell whether a text is
 the right one; here that is done each time, and what a disk made of a text is never passed on. The
@@ -14,7 +14,9 @@ import os
 import secrets
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import zstandard
 
@@ -76,6 +78,10 @@ class Texts:
             raise Damaged(digest)
         return text
 
+    def has(self, digest: str) -> bool:
+        """Whether there is a file for it; what is in it is not looked at."""
+        return self._path(digest).exists()
+
     def touch(self, digest: str) -> None:
         """Note that it was used just now."""
         with contextlib.suppress(FileNotFoundError):
@@ -107,6 +113,20 @@ class Texts:
 
     def _path(self, digest: str) -> Path:
         return self.place / f"{Digest.parse(digest).hex}{_SUFFIX}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """The texts that events name by digest alone: an event's reader needs them years later."""
+
+    manifests: Texts  # of trees: under the tree digest
+    documents: Texts  # of images: indexes, manifests and configs, as the registry gave them
+
+    @classmethod
+    def of(cls, state_dir: Path) -> Self:
+        return cls(
+            manifests=Texts(state_dir / "manifests"), documents=Texts(state_dir / "documents")
+        )
 
 
 @contextlib.contextmanager

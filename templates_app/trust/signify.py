@@ -8,13 +8,12 @@ nothing; the comment is not signed.
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import hmac
 import logging
 import os
-import re
 import secrets
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +31,6 @@ from templates_app.errors import (
     SignatureRejected,
     SigningKeyUntrusted,
 )
-from templates_app.events import Finding
 from templates_app.trust import keyfiles
 from templates_app.trust.keyfiles import ED25519, OddError
 
@@ -56,7 +54,6 @@ _SMALL_ORDER = frozenset(
         "ee" + "ff" * 30 + "7f",
     )
 )
-_PUB_FILE = re.compile(r"([A-Za-z0-9_][A-Za-z0-9._@+-]{0,63})\.pub")
 
 
 # --- signatures and public keys ----------------------------------------------------------------
@@ -103,6 +100,11 @@ class PublicKey:
             raise KeyMalformed("This is no key of anybody: its point on the curve has small order.")
         return cls(body[2:10], body[10:], comment)
 
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """The key whose ``text`` it is. KeyMalformed."""
+        return cls.parse(f"untrusted comment: public key\n{text}\n")
+
     @property
     def key_id(self) -> str:
         """The key number: 16 hex digits, in the order of the file's bytes."""
@@ -111,7 +113,7 @@ class PublicKey:
     @property
     def text(self) -> str:
         """base64 of the 42 bytes, the second line of the file: what tells keys apart."""
-        return base64.b64encode(ED25519 + self.keynum + self.ed25519).decode("ascii")
+        return _text(self.keynum + self.ed25519)
 
     def to_bytes(self) -> bytes:
         return keyfiles.format_file(self.comment, ED25519 + self.keynum + self.ed25519)
@@ -135,6 +137,11 @@ class PublicKey:
             ) from None
 
 
+@functools.lru_cache(maxsize=1000)  # the gate asks it of each key in the directory, each time
+def _text(key: bytes) -> str:
+    return base64.b64encode(ED25519 + key).decode("ascii")
+
+
 # --- the keys that are trusted -----------------------------------------------------------------
 
 
@@ -142,57 +149,6 @@ class PublicKey:
 class TrustedKey:
     label: str  # the file's name without .pub
     public_key: PublicKey
-
-
-@dataclass(frozen=True, slots=True)
-class TrustedKeys:
-    keys: tuple[TrustedKey, ...]  # in order of their files' names
-    problems: tuple[Finding, ...]  # files that are not used, each with the reason
-
-
-_warned: frozenset[Finding] = frozenset()
-
-
-def load_trusted(directory: Path | None) -> list[TrustedKey]:
-    """The keys that count now. Each problem is logged when it is new, not at every call."""
-    global _warned
-    found = read_trusted(directory)
-    for problem in found.problems:
-        if problem not in _warned:
-            logger.warning("Trusted keys in %s, %s: %s", directory, problem.subject, problem.detail)
-    _warned = frozenset(found.problems)
-    return list(found.keys)
-
-
-def read_trusted(directory: Path | None) -> TrustedKeys:
-    """Read all ``*.pub`` files of the directory; a bad one is a problem and stops no other.
-
-    Not used: links, what is not a regular file or longer than 4 KiB, what somebody else than root
-    or the server's user owns or can write to. Of the directory the same: who can write there could
-    bring keys of his own. None means that no key is trusted.
-    """
-    if directory is None:
-        return TrustedKeys((), ())
-    keys, problems = [], []
-    try:
-        files = _pub_files(directory)
-    except OddError as odd:
-        return TrustedKeys((), (_problem(directory, str(odd)),))
-    for path in files:
-        try:
-            label = _PUB_FILE.fullmatch(path.name)
-            if label is None:
-                raise OddError("its name has other characters than A-Z, a-z, 0-9 and ._@+-")
-            with keyfiles.opened(path) as (fd, there):
-                _refuse_writable_by_others(there)
-                public_key = PublicKey.parse(os.read(fd, keyfiles.MAX_KEY_FILE))
-        except OddError as odd:
-            problems.append(_problem(path, str(odd)))
-        except KeyMalformed as error:
-            problems.append(_problem(path, error.detail.rstrip(".")))
-        else:
-            keys.append(TrustedKey(label[1], public_key))
-    return TrustedKeys(tuple(keys), tuple(problems))
 
 
 def verify_with_any(
@@ -218,26 +174,6 @@ def verify_with_any(
     raise SignatureRejected(
         f"The signature by key {key_id} ({labels}) is not one over these bytes."
     )
-
-
-def _pub_files(directory: Path) -> list[Path]:
-    try:
-        _refuse_writable_by_others(directory.stat())
-        return sorted(path for path in directory.iterdir() if path.name.endswith(".pub"))
-    except OSError as error:
-        raise OddError(f"it cannot be read ({error.strerror})") from None
-
-
-def _refuse_writable_by_others(there: os.stat_result) -> None:
-    if there.st_uid not in (0, os.geteuid()):
-        raise OddError(f"it is owned by user {there.st_uid}, neither root nor the server's user")
-    if there.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise OddError("others than its owner can write to it")
-
-
-def _problem(path: Path, why: str) -> Finding:
-    shown = os.fsencode(path.name).decode("utf-8", "replace")
-    return Finding(code="trusted_key_unusable", subject=shown, detail=f"Not used: {why}.")
 
 
 # --- secret keys: on the signer's side only ----------------------------------------------------

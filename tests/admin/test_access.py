@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Group, Permission, User
@@ -11,7 +13,7 @@ from knox.models import AuthToken
 
 from coppice_site.middleware import POLICY
 from templates_app import store
-from templates_app.models import Event, Generation, Lease, Sandbox, Signature, Template
+from templates_app.models import Event, Finding, Generation, Lease, Sandbox, Signature, Template
 from tests.house import TABLE, Story, auditor, superuser, visitor
 
 LISTS = {
@@ -20,6 +22,7 @@ LISTS = {
     f"{TABLE}/generation/": Generation,
     f"{TABLE}/signature/": Signature,
     f"{TABLE}/sandbox/": Sandbox,
+    f"{TABLE}/finding/": Finding,
     f"{TABLE}/lease/": Lease,
 }
 
@@ -29,7 +32,8 @@ def rooms() -> list[str]:
     rows = [f"{room}{model.objects.first().pk}/change/" for room, model in LISTS.items()]
     digest = Generation.objects.get(pk="fbsd14-min@1").manifest_digest
     history = f"{TABLE}/template/fbsd14-min/history/"
-    return [*LISTS, *rows, history, "/admin/digests/", f"/admin/digests/{digest}/"]
+    pages = ["/admin/digests/", f"/admin/digests/{digest}/", "/admin/keys/", "/admin/keys/release/"]
+    return [*LISTS, *rows, history, *pages]
 
 
 @pytest.mark.parametrize("role", ["auditor", "operator", "signer"])
@@ -37,7 +41,13 @@ def test_staff_with_a_role_that_sees_the_log_sees_every_room(told: Story, role: 
     client = visitor("someone", role)
     assert {client.get(room).status_code for room in rooms()} == {200}
     beside = client.get("/admin/").content.decode()
-    assert all(f'href="{room}"' in beside for room in [*LISTS, "/admin/digests/"])
+    assert all(f'href="{room}"' in beside for room in [*LISTS, "/admin/digests/", "/admin/keys/"])
+
+
+def test_groups_are_called_roles_as_everywhere_else(told: Story):
+    shown = superuser().get("/admin/auth/group/")
+    assert shown.context_data["title"] == "Roles"
+    assert re.search(r"<title>\s*Roles\b", shown.content.decode())
 
 
 def test_a_stranger_is_led_to_the_login(told: Story):

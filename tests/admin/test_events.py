@@ -11,6 +11,13 @@ from django.test.utils import CaptureQueriesContext
 
 from templates_app import store
 from templates_app.admin import events
+from templates_app.events import (
+    Attached,
+    EvidenceAttached,
+    KeyRevoked,
+    PolicyChanged,
+    SettingChange,
+)
 from templates_app.models import Event
 from templates_app.services import audit
 from tests.house import (
@@ -18,9 +25,14 @@ from tests.house import (
     TABLE,
     Story,
     auditor,
+    changed_tree,
     digest,
+    launched,
+    meta,
+    reloaded,
     strange,
     text,
+    verified,
     visitor,
 )
 
@@ -152,6 +164,64 @@ def test_a_refusal_shows_what_the_gate_checked(told: Story):
         "signed fail Generation 1's statement has no signature. template_unsigned"
         " Sign it: coppice tpl sign fbsd14-min" in shown
     )
+
+
+def test_what_an_event_has_in_lists_is_shown_as_tables(told: Story):
+    changed = PolicyChanged(
+        node="jail1",
+        changes=(
+            SettingChange(name="COPPICE_GATE_EXEMPT", before=None, after="scratch-*"),
+            SettingChange(name="COPPICE_NODE", before="old", after=None),
+        ),
+        settings=(),
+    )
+    revoked = KeyRevoked(
+        key_id="0123456789abcdef",
+        label="release",
+        public_key="RWQ",
+        reason="compromised",
+        since=None,
+        note="",
+        templates=("web",),
+        sandboxes=("build-9",),
+    )
+    differs = verified("fbsd14-min", result="differs")
+    attached = EvidenceAttached(
+        template="web",
+        generation=1,
+        reference="quay.io/x:1",
+        manifest_digest=digest("web"),
+        items=(
+            Attached(
+                kind="sbom",
+                media_type="application/spdx+json",
+                digest=digest("sbom"),
+                subject=digest("web"),
+                through="tag",
+                size_bytes=1,
+                kept=(),
+                verified_by=(),
+                detail="Too large.",
+            ),
+        ),
+        missing=(),
+    )
+    found = reloaded(findings=(changed_tree("fbsd14-min", 2),))
+    client = auditor()
+    for event, told_so in (
+        (changed, "Setting Before After COPPICE_GATE_EXEMPT – scratch-* COPPICE_NODE old –"),
+        (revoked, "Kind Name template web live sandbox build-9"),
+        (differs, f"./usr/bin/su changed sha256 {'ab' * 32} → {'cd' * 32} set-id"),
+        (attached, f"sbom {digest('sbom')} nobody Too large."),
+        (found, "tree_changed zroot/jails/coppice/fbsd14-min-g2 etc/motd differs."),
+    ):
+        (recorded,) = store.append(event, meta=meta())
+        page = client.get(f"{TABLE}/event/{recorded.position}/change/")
+        assert told_so in text(page), event.type
+    # An event without lists has no table, and one that cannot be read neither.
+    for position in (told.strange, store.size() + 1):
+        store.append(launched(f"x-{position}", told.min2), meta=meta())
+        assert b"cp-table" not in client.get(f"{TABLE}/event/{position}/change/").content
 
 
 def test_an_event_that_this_program_cannot_read_is_shown_as_it_was_recorded(told: Story):

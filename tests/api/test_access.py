@@ -28,13 +28,25 @@ ACCESS: dict[str, dict[str, frozenset[str]]] = {
         "POST": frozenset({"operator"}),
     },
     "templates/<str:name>": {"GET": EVERY, "DELETE": frozenset({"operator"})},
+    "templates/<str:name>/attached": {"GET": EVERY, "POST": frozenset({"operator"})},
+    "space": {"GET": EVERY},
+    "drift": {"GET": EVERY, "POST": frozenset({"operator"})},
+    "findings": {"GET": EVERY},
     "templates/<str:name>/statement": {"GET": EVERY},
     "templates/<str:name>/signatures": {"GET": EVERY, "POST": frozenset({"signer"})},
+    "templates/<str:name>/signatures/<str:key>": {"DELETE": frozenset({"operator", "signer"})},
     "templates/<str:name>/gate": {"GET": EVERY},
     "templates/<str:name>/generations": {"GET": EVERY},
+    "templates/<str:name>/files": {"GET": EVERY},
+    "templates/<str:name>/diff": {"GET": EVERY},
+    "templates/<str:name>/evidence": {"GET": EVERY},
+    "templates/<str:name>/verify": {"POST": frozenset({"operator"})},
     "templates/<str:name>/rollback": {"POST": frozenset({"operator"})},
     "templates/<str:name>/events": {"GET": EVERY},
     "templates/<str:name>/import": {"GET": EVERY},
+    "keys": {"GET": EVERY, "POST": frozenset({"operator"})},
+    "keys/<str:key>": {"GET": EVERY},
+    "keys/<str:key>/revoke": {"POST": frozenset({"operator", "signer"})},
     "log/checkpoint": {"GET": EVERY},
     "log/proof/inclusion": {"GET": EVERY},
     "log/proof/consistency": {"GET": EVERY},
@@ -140,9 +152,9 @@ def test_a_token_ends_with_its_user(api: Api):
 
 def test_a_role_that_is_taken_away_is_gone_at_once(api: Api):
     client = api.as_("operator")
-    assert client.post("/templates/reload").status_code == 200
+    assert client.post("/templates/reload", {}, content_type="application/json").status_code == 200
     User.objects.get(username="operator").groups.clear()
-    assert client.post("/templates/reload").status_code == 403
+    assert client.post("/templates/reload", {}, content_type="application/json").status_code == 403
 
 
 def test_a_login_to_the_auditors_pages_opens_nothing_here(api: Api):

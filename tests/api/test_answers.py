@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 
 import pytest
 from django.conf import settings
@@ -11,6 +13,8 @@ from django.utils.dateparse import parse_datetime
 from templates_app import store
 from templates_app.events import Meta, SandboxDestroyed
 from templates_app.models import Lease
+from templates_app.services import ledger
+from tests import house
 from tests.callers import Api, post
 
 META = Meta(actor="alice", source="cli", request_id="r1", node="n1")
@@ -44,6 +48,38 @@ def test_a_signature_leaves_a_checkpoint_of_the_log(any_api: Api):
     any_api.sign("web")
     kept = settings.COPPICE_STATE_DIR / "log" / "checkpoints"
     assert [one.name for one in kept.glob("*.note")] == [f"checkpoint-{store.size():012}.note"]
+
+
+def test_an_event_that_this_program_cannot_read_does_not_end_the_feed(any_api: Api):
+    any_api.adopt("web")
+    client = any_api.as_("auditor")
+    before = client.get("/events?limit=500").json()["events"]
+    position = house.strange("template-praised", '{"praise": "loud"}', "web")
+    store.append(SandboxDestroyed(sandbox="s", template="web", dataset="z/s"), meta=META)
+    feed = client.get("/events?limit=500").json()["events"]
+    assert [one["position"] for one in feed] == list(range(1, position + 2))
+    # Those that it can read are what they are in a feed without it.
+    assert feed[: len(before)] == before
+    odd = feed[position - 1]
+    assert (odd["type"], odd["schema"], odd["data"]) == ("template-praised", 9, {"praise": "loud"})
+    assert odd["meta"]["actor"] == "a newer program"
+    assert odd["sentence"] == "An event of type template-praised that this program cannot read"
+    assert client.get(f"/events?after={position}").json()["events"] == feed[position:]
+    about = client.get("/templates/web/events").json()
+    assert [one["position"] for one in about][-2:] == [position, position + 1]
+    assert about[-2] == odd
+
+
+def test_nor_does_it_end_what_is_known_of_a_digest(any_api: Api):
+    any_api.adopt("web")
+    client = any_api.as_("auditor")
+    tree = client.get("/templates/web").json()["treeDigest"]
+    before = client.get(f"/digests/{tree}").json()
+    position = house.strange("template-praised", '{"praise": "loud"}', "web", digest=tree)
+    after = client.get(f"/digests/{tree}").json()
+    odd = after["events"].pop()
+    assert after == before
+    assert (odd["position"], odd["data"]) == (position, {"praise": "loud"})
 
 
 def test_templates_are_filtered(any_api: Api):
@@ -138,7 +174,11 @@ def test_destroy_says_what_would_go_and_then_goes(api: Api):
     api.adopt("web")
     client = api.as_("operator")
     would = client.delete("/templates/web?dryRun=true")
-    assert (would.status_code, would.json()) == (200, {"datasets": [f"{api.pool}/web-template"]})
+    going = {"datasets": [f"{api.pool}/web-template"], "kept": []}
+    assert (would.status_code, would.json()) == (200, going)
+    retiring = client.delete("/templates/web?dryRun=true&retire=true")
+    assert (retiring.status_code, retiring.json()) == (200, going)
+    assert client.delete("/templates/web?retire=yes").status_code == 400
     assert client.delete("/templates/web?dryRun=1").status_code == 400
     assert client.get("/templates/web").status_code == 200
     assert client.delete("/templates/web").status_code == 204
@@ -165,12 +205,76 @@ def test_only_what_the_caller_has_seen_is_destroyed(api: Api):
 
 def test_reload_answers_the_event(api: Api):
     api.hand_make("web")
-    answer = api.as_("operator").post("/templates/reload")
+    answer = post(api.as_("operator"), "/templates/reload", {})
     assert answer.status_code == 200
     shown = answer.json()
     (event,) = store.about("template", "web")
     assert shown == {**event.event.to_json(), "position": event.position}
+    assert shown["findings"] == []
     assert [one["template"] for one in shown["added"]] == ["web"]
+
+
+def test_a_finding_is_listed_stops_launches_and_is_cleared(any_api: Api):
+    any_api.adopt("web", "db")
+    any_api.trust()
+    any_api.sign("web")
+    client = any_api.as_("auditor", "gateway", "operator")
+    assert client.get("/findings").json() == []
+    store.append(house.reloaded(findings=(house.changed_tree("web", 0),)), meta=META)
+    (one,) = client.get("/findings").json()
+    assert (one["code"], one["template"], one["generation"]) == ("tree_changed", "web", 0)
+    assert one["blocks"] and one["nextStep"].endswith("coppice tpl import-oci web REF --force")
+    assert client.get("/findings?template=web").json() == [one]
+    assert client.get("/findings?template=db").json() == []
+    assert client.get("/findings?template=WEB").json()["code"] == "malformed_name"
+    template = client.get("/templates/web")
+    assert template.json()["openFindings"] == [one]
+    assert (template.json()["signed"], template.json()["blocked"]) == (True, True)
+    refused = post(client, "/sandboxes", {"template": "web"})
+    assert (refused.status_code, refused.json()["code"]) == (403, "finding_open")
+    assert store.about("template", "web")[-1].event.code == "finding_open"
+    # The next look does not look into files, and leaves it; one that does and finds it whole, not.
+    shown = post(client, "/templates/reload", {}).json()
+    assert shown["findings"] == [] and client.get("/findings").json() == [one]
+    store.append(house.reloaded(verified=True), meta=META)
+    assert client.get("/findings").json() == []
+    assert client.get("/templates/web")["ETag"] != template["ETag"]
+    assert post(client, "/sandboxes", {"template": "web"}).status_code == 201
+
+
+def test_a_finding_is_recorded_with_the_launch_where_the_gate_only_warns(api: Api, settings):
+    settings.COPPICE_REQUIRE_SIGNED_TEMPLATES = "warn"
+    api.adopt("web")
+    store.append(house.reloaded(findings=(house.changed_tree("web", 0),)), meta=META)
+    client = api.as_("gateway")
+    assert client.get("/templates/web").json()["blocked"] is False
+    assert post(client, "/sandboxes", {"template": "web"}).status_code == 201
+    assert "finding_open" in store.about("template", "web")[-1].event.failed_checks
+
+
+def test_a_reload_says_of_each_finding_what_it_stops_and_what_to_do(api: Api):
+    (api.pool / "plain-template").mkdir()
+    (found,) = post(api.as_("operator"), "/templates/reload", {}).json()["findings"]
+    assert found["code"] == "directory_not_dataset" and found["template"] is None
+    assert found["blocks"] is False
+    assert f"belongs in a dataset {api.pool}/plain-template" in found["nextStep"]
+
+
+def test_a_dry_run_of_a_reload_leaves_no_event(api: Api):
+    api.hand_make("web")
+    client = api.as_("operator")
+    would = post(client, "/templates/reload", {"dryRun": True, "fix": True, "verify": True}).json()
+    assert [one["template"] for one in would["added"]] == ["web"]
+    assert (would["position"], would["verified"]) == (None, True)
+    assert store.size() == 0
+    assert client.post("/templates/reload").status_code == 415  # a form is not JSON
+    assert client.generic("POST", "/templates/reload").json()["position"] == 1
+
+
+@pytest.mark.parametrize("body", [{"fix": "yes"}, {"dryrun": True}, {"verify": 1}, [], "fix"])
+def test_an_odd_body_of_a_reload_is_refused(api: Api, body: object):
+    answer = post(api.as_("operator"), "/templates/reload", body)
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
 
 
 # --- signatures, gate, sandboxes -----------------------------------------------------------------
@@ -348,6 +452,22 @@ def test_alive_and_ready(any_api: Api):
     ready = client.get("/readyz")
     assert (ready.status_code, ready.json()["status"]) == (200, "ok")
     assert ready.json()["checks"] == {"database": "ok", "log": "ok", "pool": "ok"}
+    assert ready.json()["checkpoint"] is None
+
+
+def test_ready_says_how_far_the_log_is_signed_and_waits_for_nothing(any_api: Api, settings):
+    any_api.adopt("web")
+    ledger.write_checkpoint()
+    any_api.adopt("db")
+    (note,) = (settings.COPPICE_STATE_DIR / "log/checkpoints").glob("*.note")
+    hours = time.time() - 7200
+    os.utime(note, (hours, hours))
+    said = any_api.anonymous().get("/readyz").json()
+    assert said["checkpoint"]["behind"] == 1
+    assert 7200 <= said["checkpoint"]["ageSeconds"] < 7260
+    note.rename(note.with_suffix(".away"))
+    said = any_api.anonymous().get("/readyz").json()
+    assert (said["status"], said["checkpoint"]) == ("ok", None)
 
 
 def test_ready_names_what_is_not(any_api: Api, settings):

@@ -160,7 +160,9 @@ def test_pages_that_are_not_json_fail_in_json_all_the_same(api: Api):
 @pytest.mark.parametrize("given", ["abcdefgh", "A.b_c-1234567890", "x" * 64])
 def test_the_callers_request_id_is_kept_in_the_answer_and_the_log(api: Api, given: str):
     client = api.as_("operator")
-    answer = client.post("/templates/reload", headers={"X-Request-Id": given})
+    answer = client.post(
+        "/templates/reload", {}, content_type="application/json", headers={"X-Request-Id": given}
+    )
     assert answer["X-Request-Id"] == given
     (event,) = client.get("/events").json()["events"]
     assert event["meta"]["requestId"] == given

@@ -13,6 +13,7 @@ from templates_app import store, triggers
 from templates_app.events import Meta, SandboxDestroyed
 from templates_app.services import ledger
 from templates_app.trust import checkpoints, log, signify
+from tests import rfc9162
 from tests.callers import Api
 
 META = Meta(actor="alice", source="cli", request_id="r1", node="n1")
@@ -42,11 +43,8 @@ def test_the_tree_is_made_anew_from_what_is_served(auditor):
     checkpoint = checkpoints.verify(answer.content, public_key())
     leaves = []
     for line in entries(auditor):
-        recorded = line.pop("leafHash")
-        del line["eventId"]
-        text = json.dumps(line, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        leaves.append(log.leaf_hash(text.encode()))
-        assert leaves[-1].hex() == recorded
+        leaves.append(log.leaf_hash(log.leaf_data(line)))
+        assert leaves[-1].hex() == line["leafHash"]
     assert (checkpoint.size, checkpoint.root) == (6, log.root(leaves))
 
 
@@ -54,6 +52,13 @@ def test_entries_come_from_a_position_on(auditor):
     assert [one["position"] for one in entries(auditor, "?start=3&limit=2")] == [3, 4]
     assert entries(auditor, "?start=7") == []
     assert entries(auditor, "?limit=0") == []
+
+
+def test_entries_end_where_is_said_or_where_a_page_does(auditor):
+    assert [one["position"] for one in entries(auditor, "?start=2&end=4")] == [2, 3, 4]
+    assert [one["position"] for one in entries(auditor, "?start=2&end=9&limit=2")] == [2, 3]
+    assert entries(auditor, "?start=4&end=3") == entries(auditor, "?end=0") == []
+    assert auditor.get("/log/entries?end=x").status_code == 400
 
 
 @pytest.mark.parametrize("position", [1, 4, 6])
@@ -75,6 +80,36 @@ def test_the_log_is_proven_to_have_grown_only(auditor, first, second):
     log.check_consistency(first, second, old, new, proof)
     leaves = [bytes.fromhex(one.leaf_hash) for one in store.read()]
     assert (old, new) == (log.root(leaves[:first]), log.root(leaves[:second]))
+
+
+def test_another_verifier_accepts_proofs_of_a_log_of_ten_thousand_events(any_api: Api):
+    size = 10_000
+    for number in range(0, size, 500):
+        events = [
+            SandboxDestroyed(sandbox=f"s{one}", template="web", dataset="zroot/s")
+            for one in range(number, number + 500)
+        ]
+        store.append(events, meta=META)
+    ledger.write_checkpoint()
+    client = any_api.as_("auditor")
+    root = checkpoints.verify(client.get("/log/checkpoint").content, public_key()).root
+    for position in (1, 2, 4096, 4097, 7777, size):
+        answer = client.get(f"/log/proof/inclusion?position={position}")
+        hashes = checkpoints.Proof.parse(answer.content).hashes
+        # The leaf is that of what is served, as an auditor has it.
+        (line,) = entries(client, f"?start={position}&limit=1")
+        leaf = log.leaf_hash(log.leaf_data(line))
+        assert rfc9162.is_included(leaf, position - 1, size, root, hashes)
+        assert not rfc9162.is_included(leaf, position % size, size, root, hashes)
+    for first in (1, 4096, 6543, size - 1):
+        said = client.get(f"/log/proof/consistency?first={first}&second={size}").json()
+        old, new, *hashes = (
+            base64.b64decode(one)
+            for one in (said["firstRoot"], said["secondRoot"], *said["hashes"])
+        )
+        assert new == root
+        assert rfc9162.is_consistent(first, size, old, new, hashes)
+        assert not rfc9162.is_consistent(first, size, new, old, hashes)
 
 
 @pytest.mark.parametrize(

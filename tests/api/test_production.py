@@ -19,7 +19,8 @@ def test_browsers_go_over_https_and_programs_are_not_redirected(
             database_url=sqlite_url,
             COPPICE_PRODUCTION="on",
             DJANGO_SECRET_KEY="0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ",
-        )
+        ),
+        forked=False,
     )
     nobody, auditor = server.api(None), server.api("auditor")
     sent = nobody.get("/admin/login/")

@@ -17,6 +17,8 @@ from deploy import images
 from tests.registries import Registry
 from tests.servers import Installation, Keys, MakeServer, Server
 
+#: Of each operation; besides those are the document's own examples and all that covers its shapes.
+EXAMPLES = 100 if "SOAK_SECONDS" in os.environ else 15
 CHECKS = (
     "not_a_server_error",
     "status_code_conformance",
@@ -113,7 +115,7 @@ def test_made_up_requests_get_no_500_and_no_answer_outside_the_schema(
                 f"--header=Authorization: Bearer {token}",
                 f"--checks={','.join(CHECKS)}",
                 "--phases=examples,coverage,fuzzing",
-                "--max-examples=40",
+                f"--max-examples={EXAMPLES}",
                 "--seed=1",
                 "--generation-database=none",
                 "--workers=1",
@@ -122,7 +124,7 @@ def test_made_up_requests_get_no_500_and_no_answer_outside_the_schema(
             ],
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=1200,
             cwd=tmp_path,
             env={"PATH": os.environ["PATH"], "HOME": str(tmp_path)},
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from tests.browser.crowd import Crowd, Nothing
 from tests.databases import default_database
 from tests.house import Story
 from tests.servers import Installation, Server
@@ -34,16 +36,13 @@ class House:
         self.url = server.url
 
 
-@pytest.fixture(scope="module")
-def house(
-    tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path, django_db_blocker
-) -> Iterator[House]:
-    place = tmp_path_factory.mktemp("house")
-    database = place / "coppice.sqlite3"
+@contextlib.contextmanager
+def opened(story: Story, sqlite_template: Path) -> Iterator[House]:
+    """A server of its own, with what the story tells."""
+    place, database = story.place, story.place / "coppice.sqlite3"
     shutil.copyfile(sqlite_template, database)
     url = f"sqlite:///{database}"
-    story = Story(place)
-    with django_db_blocker.unblock(), default_database(url):
+    with default_database(url):
         settings = story.tell_of_the_signed()
         story.tell()
     texts = {name: str(value) for name, value in settings.items() if name != "COPPICE_STATE_DIR"}
@@ -58,8 +57,34 @@ def house(
     installation.manage("createsuperuser", "--noinput", "--username=root", "--email=root@localhost")
     server = Server(installation)
     server.start()
-    yield House(server, story)
-    server.stop()
+    try:
+        yield House(server, story)
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="module")
+def house(
+    tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path, django_db_blocker
+) -> Iterator[House]:
+    with (
+        django_db_blocker.unblock(),
+        opened(Story(tmp_path_factory.mktemp("house")), sqlite_template) as made,
+    ):
+        yield made
+
+
+@pytest.fixture
+def full_house(tmp_path: Path, sqlite_template: Path, django_db_blocker) -> Iterator[House]:
+    with django_db_blocker.unblock(), opened(Crowd(tmp_path), sqlite_template) as made:
+        yield made
+
+
+@pytest.fixture
+def empty_house(tmp_path: Path, sqlite_template: Path, django_db_blocker) -> Iterator[House]:
+    """The day after it was installed: nothing was imported, nobody is trusted."""
+    with django_db_blocker.unblock(), opened(Nothing(tmp_path), sqlite_template) as made:
+        yield made
 
 
 # Not for the session: while playwright runs, an event loop runs in this thread, and what other

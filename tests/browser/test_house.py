@@ -10,6 +10,7 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -17,6 +18,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Request
 
 from tests.browser.conftest import PASSWORD, House
+from tests.browser.crowd import LONG_NAME, Crowd
 from tests.house import layer
 
 PICTURES = os.environ.get("SCREENSHOTS")
@@ -94,8 +96,12 @@ def rooms(house: House) -> dict[str, str]:
         "generation": f"{table}/generation/fbsd14-min@1/change/",
         "signature": f"{table}/signature/2/change/",
         "signatures": f"{table}/signature/",
+        "keys": "/admin/keys/",
+        "key": "/admin/keys/release/",
         "sandboxes": f"{table}/sandbox/",
         "sandbox": f"{table}/sandbox/build-8/change/",
+        "findings": f"{table}/finding/",
+        "finding": f"{table}/finding/{story.stopping}/change/",
         "leases": f"{table}/lease/",
         "lease": f"{table}/lease/fbsd14-min/change/",
         "app": f"{table}/",
@@ -109,11 +115,11 @@ def rooms(house: House) -> dict[str, str]:
 WANTING = Path(__file__).with_name("wanting.js").read_text()
 
 
-def test_every_room_is_fit_to_be_seen(reader: Visitor, house: House):
-    """On a screen and on a phone, in the light and in the dark."""
+def looked_at(visitor: Visitor, addresses: dict[str, str], prefix: str = "") -> dict[str, Any]:
+    """What is wanting in each room, on a screen and on a phone, in the light and in the dark."""
     wanting = {}
-    for name, address in rooms(house).items():
-        page = reader.go(address)
+    for name, address in addresses.items():
+        page = visitor.go(address)
         for width in (WIDE, PHONE):
             page.set_viewport_size({"width": width, "height": 900})
             for scheme in ("light", "dark"):
@@ -124,9 +130,80 @@ def test_every_room_is_fit_to_be_seen(reader: Visitor, house: House):
                 if found := page.evaluate(WANTING):
                     wanting[f"{name} {width} {scheme}"] = found
                 if PICTURES:
-                    picture = Path(PICTURES) / f"{name}-{width}-{scheme}.png"
+                    picture = Path(PICTURES) / f"{prefix}{name}-{width}-{scheme}.png"
                     page.screenshot(path=picture, full_page=True)
-    assert wanting == {}
+    return wanting
+
+
+def test_every_room_is_fit_to_be_seen(reader: Visitor, house: House):
+    assert looked_at(reader, rooms(house)) == {}
+
+
+def full_rooms(crowd: Crowd) -> dict[str, str]:
+    table = "/admin/templates_app"
+    return {
+        "overview": "/admin/",
+        "templates": f"{table}/template/",
+        "template": f"{table}/template/{LONG_NAME}/change/",
+        "history": f"{table}/template/{LONG_NAME}/history/",
+        "events": f"{table}/event/",
+        "events-oldest": f"{table}/event/?p=2",
+        "event": f"{table}/event/{crowd.big}/change/",
+        "event-refused": f"{table}/event/{crowd.refused}/change/",
+        "event-policy": f"{table}/event/{crowd.policy}/change/",
+        "digest": f"/admin/digests/{crowd.long1.digests.manifest}/",
+        "digests": "/admin/digests/",
+        "generations": f"{table}/generation/",
+        "generation": f"{table}/generation/{LONG_NAME}@1/change/",
+        "signatures": f"{table}/signature/",
+        "signature-withdrawn": f"{table}/signature/{crowd.withdrawn}/change/",
+        "keys": "/admin/keys/",
+        **{f"key-{state}": f"/admin/keys/{one.label}/" for state, one in crowd.keys.items()},
+        "sandboxes": f"{table}/sandbox/",
+        "sandbox": f"{table}/sandbox/{'x' * 64}/change/",
+        "findings": f"{table}/finding/",
+        **{
+            f"finding-{code}": f"{table}/finding/{crowd.findings[code]}/change/"
+            for code in ("tree_changed", "orphan_dataset", "cleared")
+        },
+        "leases": f"{table}/lease/",
+        "lease": f"{table}/lease/{LONG_NAME}/change/",
+        "lease-of-nothing": f"{table}/lease/alpine-1/change/",
+    }
+
+
+@pytest.mark.slow
+def test_a_full_house_is_fit_to_be_seen(browser: Browser, full_house: House):
+    visitor = Visitor(browser, full_house, WIDE, "light")
+    visitor.log_in("root")
+    assert looked_at(visitor, full_rooms(full_house.story), "full-") == {}
+    assert visitor.complaints == []
+    visitor.context.close()
+
+
+EMPTY = {
+    "overview": "/admin/",
+    **{name: f"/admin/{name}/" for name in ("digests", "keys")},
+    **{
+        name: f"/admin/templates_app/{name}/"
+        for name in (
+            "template", "event", "generation", "finding", "signature", "sandbox", "lease",
+        )
+    },
+    "template-filtered": "/admin/templates_app/template/?signed=yes",
+    "finding-searched": "/admin/templates_app/finding/?q=nothing",
+    "users": "/admin/auth/group/",
+}  # fmt: skip
+
+
+def test_an_empty_house_is_fit_to_be_seen_and_says_that_it_is_empty(
+    browser: Browser, empty_house: House
+):
+    visitor = Visitor(browser, empty_house, WIDE, "light")
+    visitor.log_in("root")
+    assert looked_at(visitor, EMPTY, "empty-") == {}
+    assert visitor.complaints == []
+    visitor.context.close()
 
 
 def test_an_auditor_follows_a_digest_from_the_front_page_to_the_event(

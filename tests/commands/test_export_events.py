@@ -10,6 +10,7 @@ from pathlib import Path
 from django.core.management import call_command
 
 from templates_app import store
+from templates_app.errors import OutOfSpace
 from templates_app.events import Meta, SandboxDestroyed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,7 +52,30 @@ def test_it_writes_one_line_an_event_with_all_that_was_recorded(any_database, mo
 def test_it_goes_on_after_a_position(any_database):
     store.append([destroyed("a"), destroyed("b"), destroyed("c")], meta=META)
     assert [json.loads(line)["position"] for line in export("--after", "2")[0]] == [3]
-    assert export("--after", "3")[0] == []
+    assert export("--after", "4")[0] == []
+
+
+def test_it_is_recorded_before_the_first_line_and_not_part_of_itself(any_database):
+    store.append([destroyed("a"), destroyed("b"), destroyed("c")], meta=META)
+    assert len(export("--after", "1")[0]) == 2
+    last = store.at(4)
+    event = last.event
+    assert (last.type, last.meta.source) == ("exported", "command")
+    assert (event.what, event.events, event.first, event.last) == ("events", 2, 2, 3)
+    # Who exports what came since, again and again, does not export his own traces for ever.
+    assert [json.loads(line)["type"] for line in export("--after", "3")[0]] == ["exported"]
+    assert store.size() == 4
+
+
+def test_a_log_that_cannot_be_written_is_exported_all_the_same(any_database, monkeypatch):
+    store.append(destroyed("a"), meta=META)
+
+    def full(*args, **more):
+        raise OutOfSpace("The disk is full.")
+
+    monkeypatch.setattr(store, "append", full)
+    lines, talk = export()
+    assert len(lines) == 1 and "not recorded" in talk
 
 
 def test_what_this_program_cannot_read_is_exported_all_the_same(any_database, monkeypatch):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import time
 
 import pytest
 
 from templates_app import store
 from templates_app.datasets.base import generation_name
-from templates_app.services import common, layers
+from templates_app.events import Digests
+from templates_app.services import archive, common, layers
 from tests import house
 from tests.pools import sh
 
@@ -126,6 +128,36 @@ def test_the_manifest_of_a_generation_stays_with_its_events(shop, place):
     store.append([house.imported("web", tree_digest=signed)], meta=house.meta())
     shop.run("prune_layers", "--all")
     assert place.kept.manifests.digests() == {signed}
+
+
+def test_what_hand_made_files_were_before_stays_as_long(shop, settings):
+    """The row of generation 0 has only what it is now."""
+    shop.hand_make("web")
+    shop.run("reload_templates")
+    (before,) = archive.archive().manifests.digests()
+    shutil.rmtree(shop.pool / "web-template@base")
+    shop.hand_make("web")
+    (shop.pool / "web-template@base" / "more").write_text("more")
+    shop.run("reload_templates")
+    kept = archive.archive().manifests
+    assert len(kept.digests()) == 2
+    for digest in kept.digests():
+        os.utime(kept.place / f"{digest.removeprefix('sha256:')}.zst", (1, 1))
+    shop.run("prune_layers")
+    assert before in kept.digests() and len(kept.digests()) == 2
+
+
+def test_documents_of_images_stay_and_what_their_indexes_name(shop):
+    kept = archive.archive().documents
+    inner = kept.put(b"an index within an index")
+    outer = kept.put(f'{{"manifests": [{{"digest": "{inner}"}}]}}'.encode())
+    config, other = kept.put(b"a config"), kept.put(b"of a failed import")
+    for digest in (inner, outer, config, other):
+        os.utime(kept.place / f"{digest.removeprefix('sha256:')}.zst", (1, 1))
+    digests = Digests(index=outer, manifest=house.digest("manifest"), config=config)
+    store.append([house.imported("web", digests=digests)], meta=house.meta())
+    shop.run("prune_layers")
+    assert kept.digests() == {inner, outer, config}
 
 
 def test_room_is_made_before_an_import_that_would_not_fit(place):

@@ -4,11 +4,15 @@ from django.utils import timezone
 
 from templates_app import store
 from templates_app.models import Lease
+from templates_app.services import leases
 
 
 def dead_import(shop) -> Lease:
-    """What a process leaves that died in mid-import: a lease, and a half-made dataset."""
+    """What a process leaves that died in mid-import: a lease, a lock file, a half-made dataset."""
     now = timezone.now()
+    lock = leases.lock_path("0a0b0c0d")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock.touch()
     half = shop.pool / "coppice" / "web-g1-0a0b0c0d"
     half.mkdir(parents=True)
     (half / "motd").write_text("half")

@@ -5,7 +5,7 @@ import json
 import pytest
 from django_q.models import OrmQ
 
-from coppice_site.environment import host_platform
+from coppice_site.readers import host_platform
 from deploy import images
 from templates_app import store
 from templates_app.events import Digests

@@ -47,7 +47,6 @@ def put_back(size):
     """The database as a backup has it that was made at this size."""
     for table in ("event", "mention"):
         forge(f"DELETE FROM templates_app_{table} WHERE position > %s", size)  # noqa: S608
-    forge("UPDATE templates_app_loghead SET size = %s", size)
 
 
 def forge_with_its_hash(position):
@@ -182,6 +181,16 @@ def test_a_log_that_was_cut_is_found_with_its_head_row(place):
     for call in (ledger.verify, ledger.write_checkpoint):
         with pytest.raises(LogInconsistent, match="ends at position 2|has no position 4"):
             call()
+
+
+def test_events_cut_off_after_the_last_checkpoint_are_missed_where_something_knows_them(place):
+    tell(3)
+    ledger.write_checkpoint()
+    tell(2)
+    forge("DELETE FROM templates_app_event WHERE position > 4")
+    with pytest.raises(LogInconsistent, match="ends at position 4; its index .* knows 5") as caught:
+        ledger.verify()
+    assert caught.value.extra == {"position": 5}
 
 
 def test_a_log_that_was_put_back_and_went_on_is_not_signed(place):

@@ -16,6 +16,7 @@ import pytest
 
 from templates_app.datasets import from_pool
 from templates_app.datasets.base import DatasetDriver, Snapshot, generation_name
+from templates_app.datasets.zfs_command import mounting
 from templates_app.errors import (
     AdoptedInTheWay,
     Conflict,
@@ -27,6 +28,7 @@ from templates_app.errors import (
     StorageReadOnly,
     TemplateInUse,
     TemplateMissing,
+    TreeRefused,
 )
 from tests.pools import sh, stubbornly
 from tests.trees import describe, fill
@@ -110,6 +112,7 @@ class TestAPool:
         assert pool.snapshot(ONE) == sealed
         sandbox = pool.clone(ONE, "sandbox-1")
         assert sandbox.name == pool.full_name("sandbox-1")
+        assert sandbox.origin == sealed
         assert (sandbox.path / "version").read_text() == "one"
 
     def test_names_are_the_pools_own(self, pool):
@@ -158,6 +161,19 @@ class TestAPool:
         assert (clone / "var/hole").stat().st_blocks * 512 < 1024 * 1024
         with pool.reading(ONE) as view:
             assert describe(view) == before
+
+    def test_a_clone_under_a_drawn_name_says_too_what_it_was_made_of(self, pool):
+        """A driver may look at it early; ZFS does from the second one on."""
+        sealed = make(pool)
+        for number in range(4):
+            assert pool.clone(ONE, f"sandbox-{number}", drawn=True).origin == sealed
+        for number in range(4):
+            pool.destroy(f"sandbox-{number}")
+        remake(pool, ONE)
+        anew = pool.clone(ONE, "sandbox-5", drawn=True)
+        assert anew.origin == pool.snapshot(ONE) != sealed
+        assert anew.path == mountpoint(pool, "sandbox-5")
+        assert (anew.path / "version").read_text() == "one"
 
     def test_writing_into_a_clone_changes_nothing_else(self, pool):
         sealed = make(pool)
@@ -472,7 +488,7 @@ class TestAPool:
     def test_of_sixteen_clones_with_one_name_one_is_made(self, pool):
         make(pool)
         made = at_once(16, lambda n: pool.clone(ONE, "sandbox-1"))
-        assert sorted(type(one).__name__ for one in made) == ["Dataset", *["SandboxExists"] * 15]
+        assert sorted(type(one).__name__ for one in made) == ["Clone", *["SandboxExists"] * 15]
         assert (mountpoint(pool, "sandbox-1") / "version").read_text() == "one"
 
     def test_an_alias_that_many_move_at_once_ends_whole(self, pool):
@@ -559,6 +575,31 @@ def test_an_unknown_kind_of_pool_is_refused(tmp_path):
             from_pool(pool, step_seconds=1, state_dir=tmp_path)
 
 
+@pytest.mark.parametrize("more", [0, 100], ids=["nameable here", "not even here"])
+def test_a_path_that_would_have_no_room_in_a_sandbox_is_refused(dir_pool, more):
+    top = dir_pool.create(ONE).path
+    room = os.pathconf(top, "PC_PATH_MAX") - 2 - len(os.fsencode(top))  # a slash; what ends it
+    first = b"/".join([b"d" * 100] * 5)
+    os.makedirs(os.fsencode(top) + b"/" + first)  # noqa: PTH103 - bytes
+    rest = b"f" * 200 + b"/" + b"/".join([b"e" * 100] * 40)
+    descriptor = os.open(os.fsencode(top) + b"/" + first, os.O_RDONLY)
+    length = len(first)
+    for part in rest.split(b"/"):
+        part = part[: max(0, room + more - length - 1)]
+        if part:
+            os.mkdir(part, dir_fd=descriptor)
+            inner = os.open(part, os.O_RDONLY, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor, length = inner, length + 1 + len(part)
+    os.close(descriptor)
+    assert length == room + more
+    with pytest.raises(TreeRefused) as refusal:
+        dir_pool.seal(ONE)
+    assert refusal.value.extra["rule"] == "path-length"
+    dir_pool.destroy(ONE)
+    assert names(dir_pool) == []
+
+
 def test_a_root_that_is_not_mounted_is_no_pool(zfs_pool):
     """What is made in its directory then would keep it from ever being mounted again."""
     make(zfs_pool)
@@ -572,6 +613,15 @@ def test_a_root_that_is_not_mounted_is_no_pool(zfs_pool):
     zfs_pool.check()
 
 
+def test_an_alias_is_never_mounted_and_its_clones_are(zfs_pool):
+    make(zfs_pool)
+    zfs_pool.point(ALIAS, ONE)
+    got = sh("zfs", "get", "-H", "-o", "value", "mounted,canmount", zfs_pool.full_name(ALIAS))
+    assert got.split() == ["no", "off"]
+    sh("zfs", "clone", f"{zfs_pool.full_name(ALIAS)}@base", zfs_pool.full_name("by-hand"))
+    assert (mountpoint(zfs_pool, "by-hand") / "version").read_text() == "one"
+
+
 def test_an_alias_that_was_restored_from_a_stream_is_still_ours(zfs_pool, tmp_path):
     make(zfs_pool)
     make(zfs_pool, TWO)
@@ -581,7 +631,7 @@ def test_an_alias_that_was_restored_from_a_stream_is_still_ours(zfs_pool, tmp_pa
     with stream.open("wb") as file:
         subprocess.run(["zfs", "send", "-R", f"{full}@base"], stdout=file, check=True)
     stubbornly("zfs", "destroy", "-r", full)
-    with stream.open("rb") as file:
+    with stream.open("rb") as file, mounting(60):
         subprocess.run(["zfs", "receive", full], stdin=file, check=True)
     assert not zfs_pool.stranger(ALIAS)
     zfs_pool.point(ALIAS, TWO)

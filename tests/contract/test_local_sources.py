@@ -226,6 +226,7 @@ class TestLayouts:
             layouts.archive(place, Path(text.partition(":")[2]))
         found = resolve(context, text)
         assert (found.digests.index, found.digests.manifest) == (None, two.digest)
+        assert list(map(images.sha256, found.documents)) == [two.digest, found.digests.config]
         assert found.canonical.endswith(f"@{two.digest}")
 
     def test_which_of_several(self, context, root, put):

@@ -165,6 +165,7 @@ class TestWhatAReferenceMeans:
         assert found.config["rootfs"]["diff_ids"] == [a_layer().diff_id]
         (layer,) = found.layers
         assert (str(layer.digest), str(layer.diff_id)) == (a_layer().digest, a_layer().diff_id)
+        assert list(map(images.sha256, found.documents)) == [image.digest, found.digests.config]
         assert (layer.size, layer.media_type) == (len(a_layer().blob), images.OCI_LAYER)
 
     def test_without_a_tag_it_is_latest(self, context, registry):
@@ -213,6 +214,13 @@ class TestWhatAReferenceMeans:
         found = resolve(context, "mean/nested:1", registry)
         assert found.digests.index == outer.digest
         assert found.digests.manifest == an_image().digest
+        # All that leads to it, as it was served; what was looked at for another system is not.
+        assert list(map(images.sha256, found.documents)) == [
+            outer.digest,
+            inner.digest,
+            an_image().digest,
+            found.digests.config,
+        ]
 
     def test_indexes_without_end_are_not_followed(self, context, registry):
         document = an_image()

@@ -69,6 +69,24 @@ NAMES = [
     makes("longest-path", [[directory(LONGEST)]], *and_above(LONGEST), overlay="fails: too long"),
     makes("deepest", [[directory(DEEP + b"/d")]], *and_above(DEEP + b"/d")),
     makes("deepest-replaced", [[directory(DEEP + b"/d")], [file(b"d", b"x")]], "d =x"),
+    makes("both-cases", [[file(b"A", b"x"), file(b"a", b"y")]], "A =x", "a =y"),
+    makes(
+        "both-forms-of-unicode",
+        [[file("\u00e9".encode(), b"x"), file("e\u0301".encode(), b"y")]],
+        "e\\314\\201 =y",
+        "\\303\\251 =x",
+    ),
+    makes(
+        "lines-of-a-manifest",
+        [[file(b"a\n# hardlink .", b"x"), file(b"# flags schg", b"y"), symlink(b"s", b"x\n. y")]],
+        *("\\043\\040flags\\040schg =y", "a\\012\\043\\040hardlink\\040. =x", "s -> x\\012.\\040y"),
+    ),
+    makes(
+        "names-of-the-pool",
+        [[file(b"@base", b"x"), file(b".coppice/pool-id", b"y"), file(b".zfs/snapshot/a", b"z")]],
+        *(".coppice/", ".coppice/pool-id =y", ".zfs/", ".zfs/snapshot/", ".zfs/snapshot/a =z"),
+        "@base =x",
+    ),
     makes("longest-name", [[file(LONG, b"x")]], f"{LONG.decode()} =x"),
     refused(
         "dot-dot-last", [[directory(b"a"), directory(b"a/..")]], "name-dots", overlay="makes a"
@@ -184,7 +202,21 @@ SYMLINKS = [
         finding="a was a symlink",
     ),
     refused("loop", [[symlink(b"a", b"b"), symlink(b"b", b"a"), file(b"a/f")]], "symlink-loop"),
+    refused(
+        "too-many-components",
+        [
+            [symlink(b"a", b"./" * 2000 + b"b"), symlink(b"b", b"./" * 2000 + b"c")]
+            + [symlink(b"c", b"./" * 2000 + b"d"), directory(b"d"), file(b"a/f")]
+        ],
+        "symlink-loop",
+        overlay="follows them",
+    ),
     refused("loop-of-itself", [[symlink(b"a", b"a/a"), file(b"a/f")]], "symlink-loop"),
+    makes(
+        "longest-target",
+        [[symlink(b"a", b"t/" * 2047 + b"t"), file(b"b", b"x")]],
+        *(f"a -> {'t/' * 2047}t", "b =x"),
+    ),
     refused("too-long-a-target", [[symlink(b"a", b"t" * 4096)]], "target-length"),
     refused("below-a-file", [[file(b"a"), file(b"a/b")]], "no-directory"),
     refused("below-a-fifo", [[fifo(b"a"), directory(b"a/b")]], "no-directory"),
@@ -223,6 +255,21 @@ REPLACING = [
         *("a/", "a/b ="),
     ),
     makes(
+        "shut-directories",
+        [
+            [directory(b"./", 0), directory(b"a", 0), directory(b"a/b", 0), file(b"a/b/f", b"x", 0)]
+            + [directory(b"gone", 0), directory(b"gone/b", 0), file(b"gone/b/f", b"x", 0)],
+            [file(b"a/b/g", b"y"), file(b".wh.gone")],
+        ],
+        *("./ 0000", "a/ 0000", "a/b/ 0000", "a/b/f =x 0000", "a/b/g =y"),
+        overlay="a layer's implied directory hides them",
+    ),
+    makes(
+        "deep-and-shut",
+        [[directory(DEEP, 0), file(DEEP + b"/f", b"x", 0)], [file(b"d", b"y")]],
+        "d =y",
+    ),
+    makes(
         "directory-gets-xattr", [[directory(b"a")], [directory(b"a", xattrs=XATTR)]], "a/ user.note"
     ),
     makes("file-loses-xattr", [[file(b"a", xattrs=XATTR)], [file(b"a")]], "a ="),
@@ -242,8 +289,13 @@ REPLACING = [
     ),
     makes(
         "set-id-and-owner",
-        [[file(b"su", mode=0o6755, uid=1, gid=2**32 - 2)]],
-        "su = 6755 1:4294967294",
+        [[file(b"su", mode=0o6755, uid=1, gid=2**31 - 1)]],
+        "su = 6755 1:2147483647",
+    ),
+    makes(
+        "largest-owner",
+        [[symlink(b"s", b"a", uid=2**32 - 2), directory(b"d", gid=2**32 - 2)]],
+        *("d/ 0:4294967294", "s -> a 4294967294:0"),
     ),
     makes(
         "flags",

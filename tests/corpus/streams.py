@@ -65,6 +65,9 @@ STREAMS = [
     Stream("one-zero-block-at-the-end", FILE + bytes(512), F, "GNU tar warns"),
     Stream("half-a-zero-block", FILE + bytes(700), F),
     Stream("only-the-end", END, []),
+    Stream("time-after-2038", pax((b"mtime", b"4294967296.5")) + FILE + END, F),
+    Stream("last-time", pax((b"mtime", b"9223372035.999999999")) + FILE + END, F),
+    Stream("first-time", pax((b"mtime", b"-9223372035")) + header(b"d", b"5") + END, [(b"d", b"")]),
     Stream("padded-to-a-tape-block", FILE + bytes(10240 - 1024), F),
     Stream("something-after-the-end", FILE + END + b"secret" + bytes(99), F),
     Stream("an-archive-after-the-end", FILE + END + file(b"g", b"x") + END, F),
@@ -289,6 +292,21 @@ STREAMS = [
             )
         )
     ),
+    Stream(
+        "sparse-of-solaris",
+        pax((b"SUN.holesdata", b" 0 512 1024")) + file(b"f", b"A" * 1024) + END,
+        "sparse",
+        "bsdtar makes a hole of what GNU tar and Python take for contents",
+    ),
+    *(
+        Stream(
+            f"device-of-pax-{n}",
+            pax((key, b"8")) + header(b"c", b"3", major=b"0000001\0", minor=b"0000003\0") + END,
+            "device",
+            "bsdtar makes another device than GNU tar and Python",
+        )
+        for n, key in enumerate((b"SCHILY.devmajor", b"SCHILY.devminor"))
+    ),
     *(
         Stream(f"slash-{name}", data + END, "trailing-slash", others)
         for name, data, others in (
@@ -335,6 +353,10 @@ STREAMS = [
             ("half-of-base64", [(b"LIBARCHIVE.xattr.user.a", b"e")]),
             ("twice", [(b"SCHILY.xattr.user.a", b"x"), (b"LIBARCHIVE.xattr.user.a", b"eQ")]),
             ("capability", [(b"SCHILY.xattr.security.capability", b"all of them")]),
+            (
+                "capability-flags",
+                [(b"SCHILY.xattr.security.capability", b"\xff\0\0\2" + bytes(16))],
+            ),
             ("capability-0", [(b"SCHILY.xattr.security.capability", bytes(20))]),
         )
     ),

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
 from deploy import images
@@ -68,7 +69,7 @@ def test_reads_stay_fast_while_an_import_hangs(server: Server, registry: Registr
     faults.on("manifests", hang=True)
     server.stop()
     server.installation.env["COPPICE_REGISTRIES_INSECURE"] = f"{registry.host},{faults.host}"
-    server.installation.env["COPPICE_LIMIT_STEP_SECONDS"] = "8"
+    server.installation.env["COPPICE_LIMIT_STEP_SECONDS"] = "5"
     server.start()
     operator, auditor = server.api("operator"), server.api("auditor")
     slow = threading.Thread(
@@ -112,3 +113,24 @@ def test_two_servers_see_each_others_changes_without_a_restart(
     assert [template["name"] for template in after.json()] == ["web"]
     assert server.api("operator").delete("/templates/web").status_code == 204
     assert reader.get("/templates").json() == []
+
+
+def test_a_database_that_was_restarted_fails_no_request(
+    tmp_path: Path, postgres_url: str, serve: MakeServer
+):
+    pool = f"dir:{tmp_path / 'pool'}"
+    server = serve(Installation(tmp_path / "state", pool=pool, database_url=postgres_url))
+    reader = server.api("auditor")
+
+    def ask(count: int) -> set[int]:
+        with ThreadPoolExecutor(count) as threads:
+            return set(threads.map(lambda _: reader.get("/sandboxes").status_code, range(count)))
+
+    assert ask(16) == {200}  # each thread of the server has a connection now
+    with psycopg.connect(postgres_url, autocommit=True) as beside:
+        ended = beside.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        ).fetchone()
+    assert ended is not None and ended[0] > 1
+    assert ask(16) == {200}

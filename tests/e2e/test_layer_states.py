@@ -20,7 +20,7 @@ from templates_app.datasets.base import DatasetDriver
 from templates_app.names import TemplateName
 from templates_app.sources.oci import OciSource
 from templates_app.trust import tree
-from templates_app.trust.manifests import Texts
+from templates_app.trust.manifests import Archive, Texts
 from tests.imports import a_context
 from tests.pools import sh
 from tests.registries import FaultProxy, Registry
@@ -79,6 +79,7 @@ def native(
         import_id=import_id,
         generation=1,
         driver=pool,
+        archive=Archive.of(state),
         rules=pipeline.Rules(nameserver="10.78.0.1", limit_entries=1000, refuse_foreign=False),
         report=lambda _progress: None,
         kept=kept,

@@ -165,7 +165,14 @@ def test_a_lost_alias_is_made_again(server: Server, zfs_root: str, registry: Reg
     operator = server.api("operator")
     operator.post("/templates", json={"name": "web", "from": f"oci:{registry.host}/reload/x:1"})
     stubbornly("zfs", "destroy", "-r", f"{zfs_root}/web-template")
-    assert operator.post("/templates/reload").json()["findings"] == []
+    (stale,) = operator.post("/templates/reload").json()["findings"]
+    assert (stale["code"], stale["template"], stale["blocks"]) == ("alias_stale", "web", False)
+    would = operator.post("/templates/reload", json={"fix": True, "dryRun": True}).json()
+    assert (would["position"], would["findings"]) == (None, [])
+    assert [one["done"] for one in would["fixed"]] == ["Would lead it to the current generation."]
+    done = operator.post("/templates/reload", json={"fix": True}).json()
+    assert [one["done"] for one in done["fixed"]] == ["Led to the current one."]
+    assert done["findings"] == [] and operator.get("/findings").json() == []
     sh("zfs", "list", "-t", "snapshot", f"{zfs_root}/web-template@base")
 
 

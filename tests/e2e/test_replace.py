@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 
 from deploy import images
+from tests.pools import sh
 from tests.registries import Registry
 from tests.servers import Installation, MakeServer, Server
 
 #: `make soak` asks for more.
-IMPORTS = int(os.environ.get("SOAK_REPLACEMENTS", "6"))
-LAUNCHES_AT_ONCE = 2
+REPLACEMENTS = int(os.environ.get("SOAK_REPLACEMENTS", "4"))
+#: While each of them runs; so many at once.
+LAUNCHES, AT_ONCE = 10, 2
 FILES = 20
 
 
@@ -28,11 +30,14 @@ def push(registry: Registry, generation: int) -> None:
 
 
 @pytest.fixture
-def server(tmp_path: Path, registry: Registry, serve: MakeServer) -> Server:
+def server(
+    request: pytest.FixtureRequest, tmp_path: Path, registry: Registry, serve: MakeServer
+) -> Server:
+    on_zfs = getattr(request, "param", "dir") == "zfs"
     return serve(
         Installation(
             tmp_path / "state",
-            pool=f"dir:{tmp_path / 'pool'}",
+            pool=request.getfixturevalue("own_zfs_pool").pool if on_zfs else f"dir:{tmp_path}/pool",
             COPPICE_REGISTRIES_INSECURE=registry.host,
             COPPICE_PLATFORM="linux/amd64",
             COPPICE_RETAIN_GENERATIONS="0",
@@ -40,49 +45,67 @@ def server(tmp_path: Path, registry: Registry, serve: MakeServer) -> Server:
     )
 
 
+def place_of(dataset: str) -> Path:
+    """Where it is mounted; on a directory pool a dataset is a directory."""
+    if dataset.startswith("/"):
+        return Path(dataset)
+    return Path(sh("zfs", "get", "-Hp", "-o", "value", "mountpoint", dataset).strip())
+
+
+def read(dataset: str) -> list[str]:
+    return [path.read_text() for path in (place_of(dataset) / "d").iterdir()]
+
+
+@pytest.mark.parametrize("server", ["zfs", "dir"], indirect=True)
 def test_every_launch_gets_one_whole_generation_while_it_is_replaced_and_swept(
-    server: Server, registry: Registry, tmp_path: Path
+    server: Server, registry: Registry
 ):
     source = f"oci:{registry.host}/many/replaced:1"
     operator, gateway = server.api("operator"), server.api("gateway")
     push(registry, 1)
     assert operator.post("/templates", json={"name": "web", "from": source}).status_code == 201
-    over = threading.Event()
 
-    def launch(thread: int) -> list[tuple[int, str]]:
-        made = []
-        while not over.is_set():
-            name = f"t{thread}-{len(made)}"
-            made.append((gateway.post("/sandboxes", json={"template": "web", "name": name}), name))
-        assert {answer.status_code for answer, _ in made} == {201}, [a.text for a, _ in made][-3:]
-        return [(answer.json()["generation"], name) for answer, name in made]
+    def launch(_number: int) -> tuple[str, int, str]:
+        answer = gateway.post("/sandboxes", json={"template": "web"})
+        assert answer.status_code == 201, answer.text
+        made = answer.json()
+        assert read(made["dataset"]) == [str(made["generation"])] * FILES
+        return made["id"], made["generation"], made["dataset"]
 
-    with ThreadPoolExecutor(LAUNCHES_AT_ONCE) as threads:
-        running = [threads.submit(launch, number) for number in range(LAUNCHES_AT_ONCE)]
-        try:
-            for generation in range(2, IMPORTS + 1):
-                push(registry, generation)
-                answer = operator.post(
-                    "/templates", json={"name": "web", "from": source, "force": True}
-                )
-                assert answer.status_code == 201, answer.text
-                if generation % 3 == 0:
-                    server.installation.manage("sweep_generations")
-        finally:
-            over.set()
-        launched = [one for done in running for one in done.result()]
+    def end(launched: tuple[str, int, str]) -> int:
+        return gateway.delete(f"/sandboxes/{launched[0]}").status_code
 
-    for generation, name in launched:
-        place = tmp_path / "pool" / f"sandbox-{name}" / "d"
-        read = {path.read_text() for path in place.iterdir()}
-        assert (read, len(list(place.iterdir()))) == ({str(generation)}, FILES)
-    assert len({generation for generation, _ in launched}) > 1
+    launched: list[tuple[str, int, str]] = []
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        for generation in range(2, REPLACEMENTS + 2):
+            push(registry, generation)
+            meanwhile = threads.map(launch, range(LAUNCHES))
+            body = {"name": "web", "from": source, "force": True}
+            answer = operator.post("/templates", json=body)
+            assert answer.status_code == 201, answer.text
+            if generation % 3 == 0:
+                server.installation.manage("sweep_generations")
+            launched += meanwhile
+    assert len(launched) == REPLACEMENTS * LAUNCHES
+    used = {generation for _, generation, _ in launched}
+    assert len(used) > 1
+    for _, generation, dataset in launched:
+        assert read(dataset) == [str(generation)] * FILES
 
     server.installation.manage("sweep_generations")
-    used = {generation for generation, _ in launched} | {IMPORTS}
-    rows = server.api("auditor").get("/templates/web/generations").json()
-    assert {row["generation"] for row in rows} == used
+    auditor, last = server.api("auditor"), REPLACEMENTS + 1
+    assert generations(auditor) == used | {last}
     assert "sandbox-refused" not in server.installation.types()
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        assert set(threads.map(end, launched)) == {204}
+    server.installation.manage("sweep_generations")
+    assert generations(auditor) == {last}
+
+
+def generations(auditor: httpx.Client) -> set[int]:
+    rows = auditor.get("/templates/web/generations").json()
+    return {row["generation"] for row in rows}
 
 
 def test_a_repeated_request_is_answered_with_the_first_ones_generation(

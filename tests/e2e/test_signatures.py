@@ -297,7 +297,7 @@ def test_an_operator_signs_on_his_own_side(town: Town, tmp_path: Path):
     signed = coppice(*sign, stdin="correct horse\n", **how)
     assert signed.returncode == 0, signed.stderr
     assert town.launch().status_code == 201
-    assert coppice("tpl", "verify", "web", "--key", str(public)).returncode == 0
+    assert coppice("tpl", "signed", "web", "--key", str(public)).returncode == 0
 
     # On a machine without a network: statement out, signature back.
     town.run_import("db", force=False)

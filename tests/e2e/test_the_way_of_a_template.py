@@ -128,8 +128,10 @@ def test_the_way_of_a_template(
     feed = auditor.get("/events", params={"limit": 500}).json()["events"]
     assert [event["position"] for event in feed] == list(range(1, len(feed) + 1))
     assert [event["type"] for event in feed] == [
+        "policy-changed",  # what the server is set to, at its first start
         "imported",
         "sandbox-refused",
+        "policy-changed",  # the key's file has come
         "signed",
         "sandbox-created",
         "imported",

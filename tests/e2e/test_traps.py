@@ -410,7 +410,10 @@ def test_a_signature_is_for_bytes_and_for_the_snapshot_that_has_them(
     (place / "etc/motd").write_text("evil")
     stubbornly("zfs", "unmount", dataset)
     sh("zfs", "snapshot", origin)
+    listed = ("zfs", "list", "-H", "-r", "-o", "name", origin.partition("/")[0])
+    before = sh(*listed)
     assert launched() == (403, "statement_stale")
+    assert sh(*listed) == before  # the clone that told it is gone again
 
 
 # --- 11 ------------------------------------------------------------------------------------------

@@ -388,6 +388,7 @@ class TestKills:
     def test_whenever_processes_are_killed_what_has_a_name_is_whole(self, cache):
         dice = random.Random(7)
         running: list[subprocess.Popen[bytes]] = []
+        named = 0
         try:
             for _ in range(12):
                 argv = [sys.executable, "-c", RESTLESS, str(cache.home)]
@@ -395,6 +396,7 @@ class TestKills:
                 assert running[-1].stdout is not None
                 assert running[-1].stdout.readline() == b"begun\n"
                 time.sleep(dice.uniform(0.01, 0.3))
+                named += sum(not one.partial for one in cache.listing())
                 if len(running) > 2:
                     doomed = running[0]
                     assert doomed.poll() is None  # it met nothing that it did not expect
@@ -407,7 +409,7 @@ class TestKills:
         cache.sweep()
         assert list(cache.nameless.iterdir()) == []
         whole = [one for one in cache.listing() if not one.partial]
-        assert whole
+        assert named  # in the end all may just have been evicted
         assert [one for one in whole if cache.rotten(one.digest)] == []
         data = bytes(900_000)
         with fetch(cache, digest_of(data), len(data), Server(data)) as file:

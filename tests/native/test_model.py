@@ -72,7 +72,7 @@ def test_a_stack_makes_the_tree_that_it_must_or_is_refused(stack: Stack, restore
 
 def test_the_stacks_have_names_of_their_own_and_cover_every_rule():
     assert len({stack.name for stack in STACKS}) == len(STACKS) >= 60
-    of_limits = {"entries", "tree-bytes"}
+    of_limits = {"entries", "manifest-bytes", "tree-bytes"}
     assert {stack.rule for stack in STACKS} - {""} == set(rules.RULES) - of_limits
 
 
@@ -96,6 +96,13 @@ def test_bytes_are_limited_over_all_layers_also_where_they_are_replaced():
     twice = [(file(b"a", b"12345"),), (file(b"a", b"54321"),)]
     apply(twice, replace(LIMITS, tree_bytes=10))
     assert rule_of(*twice, tree_bytes=9) == "tree-bytes"
+
+
+def test_a_small_archive_has_no_large_manifest():
+    """Each line has a whole path, with four bytes for one that is odd. The server holds it."""
+    long = b"/".join([b"\xff" * 255] * 15)
+    layer = (directory(long), symlink(b"s", long), *(file(b"s/%d" % n) for n in range(2500)))
+    assert rule_of(layer, memory_bytes=8 * 32 * 2**20) == "manifest-bytes"
 
 
 def test_findings_are_bounded():

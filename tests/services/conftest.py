@@ -6,7 +6,11 @@ can say what happens in the middle of a fetch.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +24,8 @@ from templates_app.events import Digests, Meta, Recorded
 from templates_app.names import Platform
 from templates_app.services import common, imports
 from templates_app.sources.base import Progress, Receipt, Report, Resolved, SourceContext
-from tests.pools import sh
+from tests.databases import KINDS
+from tests.pools import sh, stubbornly
 
 WHO = Meta(actor="operator", source="api", request_id="a-request", node="test")
 
@@ -31,6 +36,7 @@ class Shelf:
 
     files: dict[str, str] = field(default_factory=lambda: {"etc/motd": "one"})
     during: Callable[[], None] = lambda: None
+    into: Path = Path()  # of the fetch that runs
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class MadeSource:
             platform=Platform("linux", "amd64"),
             config={},
             layers=(),
+            documents=(text,),
         )
 
     def fetch(self, resolved: Resolved, into: Path, report: Report, import_id: str) -> Receipt:
@@ -62,9 +69,18 @@ class MadeSource:
             path = into / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
+        self.shelf.into = into
         self.shelf.during()
         report(Progress(stage="copy", done=1, total=1))
         return Receipt(engine="made")
+
+
+#: Pool and database. Nothing of either depends on the other: each has its turn, and `make soak` has
+#: each with each.
+TURNS = [("zfs", "sqlite"), ("dir", "postgresql")]
+if "SOAK_SECONDS" in os.environ:
+    TURNS = [(pool, database) for pool in ("zfs", "dir") for database in KINDS]
+each_once = pytest.mark.parametrize(("pool", "database_url"), TURNS, indirect=True)
 
 
 @pytest.fixture
@@ -113,6 +129,28 @@ def hand_make(driver: DatasetDriver, name: str, text: str = "by hand") -> Path:
     if driver.kind == "zfs":
         sh("zfs", "snapshot", f"{full}@base")
     return place
+
+
+@contextlib.contextmanager
+def forging(driver: DatasetDriver, dataset: str) -> Iterator[Path]:
+    """A generation's files, to be changed behind our back; ``dataset`` is its full name.
+
+    Nobody changes a snapshot of ZFS: it is destroyed, and made anew with all that was in it.
+    """
+    if driver.kind == "dir":
+        yield Path(f"{dataset}@base")
+        return
+    copy = Path(tempfile.mkdtemp())
+    with driver.reading(common.relative(driver, dataset)) as path:
+        sh("rsync", "-aHX", f"{path}/", copy)
+    yield copy
+    # Busy for a moment where it was made anew before, and so is mounted.
+    stubbornly("zfs", "destroy", "-R", "--", dataset)
+    sh("zfs", "create", "--", dataset)
+    place = sh("zfs", "get", "-Hp", "-o", "value", "mountpoint", dataset).strip()
+    sh("rsync", "-aHX", f"{copy}/", place)  # cp(1) sets ACLs, and zfs-fuse makes 0700 of them
+    sh("zfs", "snapshot", f"{dataset}@base")
+    shutil.rmtree(copy)
 
 
 def standing(driver: DatasetDriver) -> list[str]:

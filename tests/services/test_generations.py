@@ -9,8 +9,18 @@ import pytest
 from templates_app import store
 from templates_app.errors import EventConflict, GateRefused, PoolBusy
 from templates_app.models import Template
-from templates_app.services import common, generations, launches, pool, readmodels, recovery, sweep
-from tests.services.conftest import WHO, import_it, standing, types
+from templates_app.services import (
+    common,
+    generations,
+    launches,
+    readmodels,
+    recovery,
+    reload,
+    sweep,
+)
+from tests.services.conftest import WHO, each_once, import_it, standing, types
+
+pytestmark = each_once
 
 
 @pytest.fixture
@@ -120,7 +130,7 @@ def test_whoever_moves_the_alias_last_asks_the_log_last(two, monkeypatch):
     monkeypatch.setattr(type(two), "point", point)
     generations.point_alias(two, "web")
     assert alias_reads(two) == "one"
-    assert pool.reload(context=WHO).event.findings == ()
+    assert reload.reload(context=WHO).event.findings == ()
 
 
 # --- sweeping ------------------------------------------------------------------------------------
@@ -163,7 +173,7 @@ def test_a_sweep_leaves_exactly_what_is_used(three):
     assert ours(three) == ["g3"]
     assert readmodels.check()[1] == []
     assert recovery.recover(context=WHO) == []
-    assert pool.reload(context=WHO).event.findings == ()
+    assert reload.reload(context=WHO).event.findings == ()
 
 
 def test_so_many_are_retained(three, settings):

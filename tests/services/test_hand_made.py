@@ -8,29 +8,31 @@ import pytest
 
 from templates_app.errors import AdoptedInTheWay, MalformedName, TemplateNotFound
 from templates_app.models import Template
-from templates_app.services import launches, pool, recovery
-from tests.services.conftest import WHO, hand_make, import_it, standing, types
+from templates_app.services import destroy, launches, recovery, reload
+from tests.services.conftest import WHO, each_once, hand_make, import_it, standing, types
+
+pytestmark = each_once
 
 
 def test_what_is_made_anew_under_the_name_of_a_destroyed_template_is_nobodys_but_the_operators(
     driver,
 ):
     hand_make(driver, "house")
-    pool.reload(context=WHO)
-    pool.destroy(name="house", context=WHO)
+    reload.reload(context=WHO)
+    destroy.destroy(name="house", context=WHO)
     assert standing(driver) == []
     hand_make(driver, "house", "another")
     before = driver.snapshot("house-template")
     assert recovery.recover(context=WHO) == []
     assert driver.snapshot("house-template") == before
-    pool.reload(context=WHO)
+    reload.reload(context=WHO)
     assert Template.objects.get(pk="house").current.adopted
 
 
 def test_a_destroyed_adopted_template_does_not_cost_a_later_import_its_alias(driver):
     hand_make(driver, "house")
-    pool.reload(context=WHO)
-    pool.destroy(name="house", context=WHO)
+    reload.reload(context=WHO)
+    destroy.destroy(name="house", context=WHO)
     import_it("house")
     before = driver.snapshot("house-template")
     assert recovery.recover(context=WHO) == []
@@ -44,7 +46,7 @@ def test_an_import_does_not_take_the_name_of_what_is_not_adopted_yet(driver):
     assert types() == ["import-failed"]
     assert standing(driver) == ["house-template"]
     with pytest.raises(TemplateNotFound):
-        pool.destroy(name="house", context=WHO)
+        destroy.destroy(name="house", context=WHO)
     assert standing(driver) == ["house-template"]
 
 
@@ -52,27 +54,27 @@ def test_until_a_forced_import_is_done_the_hand_made_template_is_current_and_in_
     driver, shelf
 ):
     hand_make(driver, "house")
-    pool.reload(context=WHO)
+    reload.reload(context=WHO)
     before = driver.snapshot("house-template")
 
     def look() -> None:
         assert driver.snapshot("house-template") == before
         launches.create_sandbox(template="house", name="meanwhile", context=WHO)
         launches.destroy_sandbox(sandbox_id="meanwhile", context=WHO)
-        assert pool.reload(context=WHO).event.missing == ()
+        assert reload.reload(context=WHO).event.missing == ()
 
     shelf.during = look
     event = import_it("house", force=True).event
     assert event.generation == 1
     aside = event.moved_aside.removeprefix(driver.full_name("x").removesuffix("x"))
     assert driver.snapshot(aside).guid == before.guid
-    pool.destroy(name="house", context=WHO)
+    destroy.destroy(name="house", context=WHO)
     assert standing(driver) == []
 
 
 def test_a_forced_import_that_fails_leaves_the_hand_made_template_where_it_was(driver, shelf):
     hand_make(driver, "house")
-    pool.reload(context=WHO)
+    reload.reload(context=WHO)
     before = driver.snapshot("house-template")
 
     def fail() -> None:
@@ -88,7 +90,7 @@ def test_a_forced_import_that_fails_leaves_the_hand_made_template_where_it_was(d
 
 def test_what_vanished_needs_no_moving(driver):
     hand_make(driver, "house")
-    pool.reload(context=WHO)
+    reload.reload(context=WHO)
     driver.destroy("house-template")
     assert import_it("house", force=True).event.moved_aside is None
 
@@ -107,10 +109,11 @@ def test_one_that_cannot_be_adopted_is_a_finding_and_keeps_no_other_from_it(driv
     listener.close()
     if driver.kind == "zfs":
         sh("zfs", "snapshot", f"{driver.full_name('odd-template')}@base")
-    event = pool.reload(context=WHO).event
+    event = reload.reload(context=WHO).event
     assert [one.template for one in event.added] == ["plain"]
     (finding,) = event.findings
-    assert (finding.code, finding.subject) == ("not_adopted", "odd")
+    assert finding.code == "not_adopted"
+    assert finding.subject == driver.full_name("odd-template")
     assert "socket" in finding.detail
 
 

@@ -12,8 +12,10 @@ from templates_app.errors import (
     PreconditionFailed,
     TemplateNotFound,
 )
-from templates_app.services import generations, idempotency, imports, pool, queries
-from tests.services.conftest import WHO, Shelf, import_it, standing, types
+from templates_app.services import destroy, generations, idempotency, imports, queries
+from tests.services.conftest import WHO, Shelf, each_once, import_it, standing, types
+
+pytestmark = each_once
 
 
 def once(key: str = "k", name: str = "web", source: str = "made:web", force: bool = False):
@@ -29,7 +31,7 @@ def test_a_repeated_request_gets_the_first_ones_outcome(driver, shelf: Shelf):
     row = queries.outcome(again)
     assert (row.template.current.number, row.template.position) == (1, first.position)
     assert queries.template(name="web").template.current.number == 2
-    pool.destroy(name="web", context=WHO)
+    destroy.destroy(name="web", context=WHO)
     assert queries.outcome(once()).template.current.number == 1
     assert types() == ["imported", "imported", "destroyed"]
 

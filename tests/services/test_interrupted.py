@@ -12,16 +12,20 @@ from templates_app import store
 from templates_app.errors import (
     CoppiceError,
     DatabaseUnavailable,
+    OutOfSpace,
+    PoolBusy,
     SandboxBusy,
     SandboxExists,
     SandboxNotFound,
     TemplateInUse,
 )
-from templates_app.events import Imported, SandboxCreated
+from templates_app.events import SandboxCreated
 from templates_app.models import Lease, Sandbox, Template
-from templates_app.services import imports, intents, launches, pool, recovery, removal
+from templates_app.services import destroy, imports, intents, launches, recovery, reload, removal
 from tests.pools import sh
-from tests.services.conftest import WHO, import_it, standing, types
+from tests.services.conftest import WHO, each_once, import_it, standing, types
+
+pytestmark = each_once
 
 
 def appended_and(then: BaseException, kind: type):
@@ -37,9 +41,20 @@ def appended_and(then: BaseException, kind: type):
     return append
 
 
+def committed_and(then: BaseException):
+    """An import's commit, after which ``then`` is raised although the event is in the log."""
+    really = imports._commit
+
+    def commit(*args):
+        really(*args)
+        raise then
+
+    return commit
+
+
 def test_an_import_whose_commit_was_not_confirmed_is_done_all_the_same(driver, monkeypatch):
     lost = DatabaseUnavailable("The connection broke.")
-    monkeypatch.setattr(store, "append", appended_and(lost, Imported))
+    monkeypatch.setattr(imports, "_commit", committed_and(lost))
     recorded = import_it()
     assert recorded.event.generation == 1
     assert types() == ["imported"]
@@ -48,7 +63,7 @@ def test_an_import_whose_commit_was_not_confirmed_is_done_all_the_same(driver, m
 
 
 def test_an_interrupt_just_after_the_commit_takes_nothing_away(driver, monkeypatch):
-    monkeypatch.setattr(store, "append", appended_and(SystemExit(1), Imported))
+    monkeypatch.setattr(imports, "_commit", committed_and(SystemExit(1)))
     with pytest.raises(SystemExit):
         import_it()
     assert types() == ["imported"]
@@ -65,7 +80,7 @@ def test_where_the_log_cannot_be_asked_nothing_is_undone_and_recovery_decides(dr
         raise DatabaseUnavailable("It is still broken.")
 
     with monkeypatch.context() as broken:
-        broken.setattr(store, "append", appended_and(lost, Imported))
+        broken.setattr(imports, "_commit", committed_and(lost))
         broken.setattr(imports.store, "about", _only_templates(store.about, unanswered))
         with pytest.raises(DatabaseUnavailable):
             import_it()
@@ -101,6 +116,27 @@ def test_a_moment_without_the_database_does_not_cost_an_import(driver, shelf):
     recorded = import_it(on_progress=back)
     assert recorded.event.generation == 1
     assert types() == ["imported"]
+
+
+def test_what_a_failed_import_could_not_undo_recovery_does(driver, shelf, monkeypatch):
+    def full() -> None:
+        raise OutOfSpace("The pool is full.")
+
+    def refuse(*_):
+        raise PoolBusy("Not now.")
+
+    with monkeypatch.context() as busy, pytest.raises(OutOfSpace):
+        busy.setattr(type(driver), "destroy", refuse)
+        busy.setattr(shelf, "during", full)
+        import_it()
+    (left,) = [name for name in standing(driver) if name.startswith("coppice/web-g1-")]
+    import_it()  # its name is free all the same
+    assert recovery.recover(context=WHO) == [
+        f"undone: dataset {left}, of an import that has no lease any more"
+    ]
+    assert left not in standing(driver)
+    assert types() == ["import-failed", "imported"]
+    assert recovery.recover(context=WHO) == []
 
 
 def in_a_process_that_dies(work) -> None:
@@ -161,7 +197,7 @@ def test_what_somebody_else_made_under_the_sandboxs_name_stays(driver):
     assert recovery.recover(context=WHO) == []
     assert intents.noted() == {}
     assert "sandbox-mine" in standing(driver)
-    (finding,) = pool.reload(context=WHO).event.findings
+    (finding,) = reload.reload(context=WHO).event.findings
     assert finding.code == "orphan_sandbox"
 
 
@@ -194,7 +230,7 @@ def test_a_launch_between_the_look_and_the_event_keeps_the_template(driver, monk
 
     monkeypatch.setattr(removal, "clones", and_then_somebody_launches)
     with pytest.raises(TemplateInUse):
-        pool.destroy(name="web", context=WHO)
+        destroy.destroy(name="web", context=WHO)
     assert types() == ["imported", "sandbox-created"]
     assert "web-template" in standing(driver)
 
@@ -230,7 +266,7 @@ def test_a_dead_import_does_not_keep_a_template_from_being_destroyed(driver, she
     shelf.during = die
     in_a_process_that_dies(lambda: import_it(force=True))
     assert Lease.objects.count() == 1
-    pool.destroy(name="web", context=WHO)
+    destroy.destroy(name="web", context=WHO)
     assert types() == ["imported", "import-failed", "destroyed"]
     assert standing(driver) == []
     assert not Lease.objects.exists()
@@ -257,7 +293,7 @@ def test_a_clone_of_an_alias_by_hand_ends_with_its_template(driver):
     import_it(force=True)
     assert "coppice/web-template-aside-1" in standing(driver)
     with pytest.raises(TemplateInUse):
-        pool.destroy(name="web", context=WHO)
+        destroy.destroy(name="web", context=WHO)
     driver.destroy("by-hand")
-    pool.destroy(name="web", context=WHO)
+    destroy.destroy(name="web", context=WHO)
     assert standing(driver) == []

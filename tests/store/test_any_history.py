@@ -7,42 +7,58 @@ import hypothesis.strategies as st
 from django.db import transaction
 from hypothesis import HealthCheck, given, settings
 
-from templates_app import lifecycle, projections, store
+from templates_app import findings, lifecycle, projections, store
 from templates_app.errors import CoppiceError
 from templates_app.events import (
     Adopted,
     Destroyed,
+    Drifted,
     Finding,
+    KeyRevoked,
+    KeyTrusted,
     Reloaded,
     Retired,
     RolledBack,
     SandboxCreated,
     SandboxDestroyed,
     SandboxRefused,
+    SignatureWithdrawn,
     Signed,
+    Verified,
 )
 from templates_app.models import (
     Binding,
     Event,
     Generation,
+    Key,
     Mention,
     Sandbox,
     Signature,
     Template,
 )
-from templates_app.services import audit, readmodels
+from templates_app.services import audit, noticed, readmodels
 from tests import house
 
 NAMES = ("web", "db")
+KEYS = ("A", "B")
 STEPS = st.one_of(
     st.tuples(st.just("import"), st.sampled_from(NAMES), st.booleans()),
     st.tuples(st.just("fail"), st.sampled_from(NAMES), st.booleans()),
     st.tuples(st.just("destroy"), st.sampled_from(NAMES), st.booleans()),
     st.tuples(st.just("roll_back"), st.sampled_from(NAMES), st.booleans()),
     st.tuples(st.just("sweep"), st.sampled_from(NAMES), st.booleans()),
+    st.tuples(st.just("drift"), st.sampled_from(NAMES), st.booleans()),
     st.tuples(st.just("sign"), st.sampled_from(NAMES), st.booleans()),
+    st.tuples(st.just("withdraw"), st.sampled_from(NAMES), st.booleans()),
     st.tuples(st.just("launch"), st.sampled_from(NAMES), st.booleans()),
+    st.tuples(st.just("trust"), st.sampled_from(KEYS), st.booleans()),
+    st.tuples(st.just("revoke"), st.sampled_from(KEYS), st.booleans()),
     st.tuples(st.just("end"), st.sampled_from(NAMES), st.booleans()),
+    st.tuples(
+        st.just("verify"),
+        st.sampled_from(NAMES),
+        st.sampled_from(["matches", "differs", "unreadable"]),
+    ),
     st.tuples(st.just("reload"), st.sets(st.sampled_from(NAMES)), st.booleans()),
 )
 
@@ -54,6 +70,9 @@ class History:
         self.states = {name: lifecycle.TemplateState(name=name) for name in NAMES}
         self.images = {}
         self.sandboxes = defaultdict(list)
+        self.drifts = {}  # (name, generation) -> what its tag moved to
+        self.findings = {}  # (code, subject) -> (template, generation), of the open ones
+        self.trusted, self.revoked = {}, {}
         self.count = 0
 
     def take(self, step, what, flag):
@@ -61,12 +80,28 @@ class History:
         self.count += 1
         event = getattr(self, f"_{step}")(what, flag)
         self.states = {n: lifecycle.evolve(state, event) for n, state in self.states.items()}
+        if isinstance(event, Reloaded):
+            kept = {k: v for k, v in self.findings.items() if k[0] in findings.DEEP}
+            seen = {(f.code, f.subject): (f.template, f.generation) for f in event.findings}
+            self.findings = {**({} if event.verified else kept), **seen}
+        if isinstance(event, Verified):
+            of = event.template, event.generation
+            codes = ("tree_changed", "not_verified")
+            if event.result == "unreadable":
+                codes = ("not_verified",)  # what was wrong may still be
+            seen = {(f.code, f.subject): of for f in event.findings()}
+            self.findings = {
+                k: v for k, v in self.findings.items() if v != of or k[0] not in codes
+            } | seen
+        there = {(n, number) for n, state in self.states.items() for number in state.generations}
+        self.findings = {k: v for k, v in self.findings.items() if v in there or v[0] is None}
         return event
 
     def _import(self, name, other):
         number = lifecycle.next_generation(self.states[name], force=other)
         image = f"{name} {self.count if other else 0}"
-        aside = f"zroot/jails/coppice/{name}-g0" if 0 in self.states[name].generations else None
+        by_hand = any(not one.number for one in lifecycle.own(self.states[name]))
+        aside = f"zroot/jails/coppice/{name}-g0" if by_hand else None
         event = house.imported(name, number, image=image, moved_aside=aside)
         self.images[name, number] = event
         return event
@@ -74,14 +109,18 @@ class History:
     def _fail(self, name, _):
         return house.failed(name)
 
-    def _destroy(self, name, _):
+    def _destroy(self, name, retire):
         state = self.states[name]
         current = lifecycle.current(state)
+        used = {one.number for one in lifecycle.own(state) if retire and one.number % 2}
+        kept = used | {one.number for one in lifecycle.kept(state)}
+        gone = [one for number, one in state.generations.items() if number not in kept]
         return Destroyed(
             template=name,
             generation=current.number,
-            datasets=tuple(one.dataset for one in state.generations.values()),
+            datasets=tuple(one.dataset for one in gone),
             manifest_digest=current.manifest_digest,
+            kept=tuple(sorted(kept)),
         )
 
     def _roll_back(self, name, _):
@@ -94,6 +133,18 @@ class History:
             tree_digest=target.tree_digest,
             statement_digest=target.statement_digest,
             manifest_digest=target.manifest_digest,
+        )
+
+    def _verify(self, name, result):
+        current = lifecycle.current(self.states[name])
+        return house.verified(
+            name,
+            current.number,
+            result=result,
+            dataset=current.dataset,
+            tree_digest=current.tree_digest,
+            statement_digest=current.statement_digest,
+            manifest_digest=current.manifest_digest,
         )
 
     def _sweep(self, name, _):
@@ -109,6 +160,23 @@ class History:
             manifest_digest=go[0].manifest_digest,
         )
 
+    def _drift(self, name, back):
+        current = lifecycle.current(self.states[name])
+        if current.adopted:
+            raise CoppiceError("it has no tag")
+        key = name, current.number
+        before, now = self.drifts.get(key), None if back else house.digest(f"moved {self.count}")
+        self.drifts[key] = now
+        return Drifted(
+            template=name,
+            generation=key[1],
+            reference=f"quay.io/x/{name}:1",
+            state="moved" if now else "current",
+            before="moved" if before else "current",
+            imported_digest=house.digest("imported"),
+            found_digest=now or house.digest("imported"),
+        )
+
     def _sign(self, name, other_key):
         current = lifecycle.current(self.states[name])
         return Signed(
@@ -121,6 +189,52 @@ class History:
             key_label="release",
             public_key="B" if other_key else "A",
             signature=f"signature {self.count}",
+        )
+
+    def _withdraw(self, name, other_key):
+        current = lifecycle.current(self.states[name])
+        return SignatureWithdrawn(
+            template=name,
+            generation=current.number,
+            statement_digest=current.statement_digest,
+            tree_digest=current.tree_digest,
+            manifest_digest=current.manifest_digest,
+            key_id="0123456789abcdef",
+            key_label="release",
+            public_key="B" if other_key else "A",
+            signed_position=self.count,
+            note="",
+            templates=(name,),
+            sandboxes=(),
+        )
+
+    def _trust(self, key, limited):
+        # Also of one that is revoked, which no use case does: the revocation must stay.
+        self.trusted[key] = ["web"] if limited else ["*"]
+        return KeyTrusted(
+            key_id="0123456789abcdef",
+            label=f"release {key}",
+            public_key=key,
+            owner="Alice",
+            purpose="templates",
+            not_before=None,
+            not_after="2027-01-01T00:00:00Z" if limited else None,
+            scope=tuple(self.trusted[key]),
+            predecessor=None,
+            announcement=None,
+        )
+
+    def _revoke(self, key, all_of_it):
+        self.revoked[key] = 1 if all_of_it else None
+        return KeyRevoked(
+            key_id="0123456789abcdef",
+            label=f"release {key}",
+            public_key=key,
+            reason="compromised" if all_of_it else "superseded",
+            since=self.revoked[key],
+            note="",
+            templates=(),
+            sandboxes=(),
         )
 
     def _launch(self, name, refuse):
@@ -145,7 +259,7 @@ class History:
         sandbox = self.sandboxes[name].pop()
         return SandboxDestroyed(sandbox=sandbox, template=name, dataset=f"zroot/{sandbox}")
 
-    def _reload(self, there, _):
+    def _reload(self, there, deep):
         states = self.states
         adopted = {name: self._by_hand(name) for name in NAMES}
         return Reloaded(
@@ -159,8 +273,27 @@ class History:
             ),
             missing=tuple(n for n in NAMES if n not in there and states[n].exists),
             returned=tuple(n for n in NAMES if n in there and states[n].missing),
-            findings=(Finding(code="orphan", subject="x", detail="Nobody knows it."),),
+            findings=tuple(self._found(there, deep)),
+            verified=deep,
         )
+
+    def _found(self, there, deep):
+        """What lies there of nobody's, and what is wrong with what is somebody's."""
+        if self.count % 2:
+            yield Finding(code="orphan_dataset", subject="x", detail=f"Look {self.count}.")
+        for name in NAMES:
+            for number, one in self.states[name].generations.items():
+                code = "guid_changed" if name in there else "dataset_missing"
+                if deep and (self.count + number) % 3 == 0:
+                    code = "tree_changed"
+                if (self.count + number) % 2:
+                    yield Finding(
+                        code=code,
+                        subject=one.dataset,
+                        detail=f"Look {self.count}.",
+                        template=name,
+                        generation=number,
+                    )
 
     def _by_hand(self, name):
         return Adopted(
@@ -221,11 +354,33 @@ def test_the_read_models_say_what_the_history_says(any_database, steps):
             if state.exists
         }
         live = Generation.objects.filter(destroyed_position=None)
-        assert {(row.template_name, row.number, row.dataset) for row in live} == {
-            (name, number, one.dataset)
+        assert {
+            (row.template_name, row.number, row.dataset, row.kept_position is not None)
+            for row in live
+        } == {
+            (name, number, one.dataset, one.kept)
             for name, state in history.states.items()
             for number, one in state.generations.items()
         }
+        drifts = Generation.objects.exclude(drift="")
+        assert {((row.template_name, row.number), row.drift_digest) for row in drifts} == {
+            (key, digest) for key, digest in history.drifts.items() if digest
+        }
+        open_rows = noticed.open_rows().values_list(
+            "code", "subject", "template_name", "generation"
+        )
+        assert sorted(open_rows, key=str) == sorted(
+            ((*key, name or "", number) for key, (name, number) in history.findings.items()),
+            key=str,
+        )
+        keys = {row.public_key: row for row in Key.objects.all()}
+        assert set(keys) == {*history.trusted, *history.revoked}
+        for key, row in keys.items():
+            assert (row.trusted_position is not None) is (key in history.trusted)
+            assert (row.revoked_position is not None) is (key in history.revoked)
+            assert row.scope == history.trusted.get(key, ["*"])
+            if key in history.revoked:
+                assert row.revoked_since == (history.revoked[key] or row.revoked_position)
         running = Sandbox.objects.filter(destroyed_at=None).values_list("id", flat=True)
         assert sorted(running) == sorted(sum(history.sandboxes.values(), []))
 
@@ -278,8 +433,8 @@ def lose_sandbox():
 
 
 def lose_mention():
-    Mention.objects.filter(kind="sandbox").delete()
-    return "Mention sandbox:web-2@2: the row is gone"
+    Mention.objects.filter(kind="template").delete()
+    return "Mention template:web@2: the row is gone"
 
 
 def lose_binding():

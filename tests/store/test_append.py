@@ -56,15 +56,16 @@ def test_an_append_of_nothing_changes_nothing(any_database):
     assert store.size() == 0
 
 
-def test_an_append_reads_one_event_of_a_stream_however_long_it_is(postgres_url, swap_database):
-    """PostgreSQL keeps the plans of a function: they must not be those of a short stream."""
+def test_an_append_reads_three_events_however_long_log_and_stream_are(postgres_url, swap_database):
+    """PostgreSQL keeps the plans of a function: they must not be those of a short one."""
     with swap_database(postgres_url):
         for _ in range(60):
             store.append(destroyed(), meta=META)
         with transaction.atomic():
             before = rows_read()
             store.append(destroyed(), meta=META)
-            assert rows_read() - before == 1
+            # The last of its stream; the last of the log, for its position and in the trigger.
+            assert rows_read() - before == 3
 
 
 def rows_read():
@@ -128,7 +129,7 @@ def test_the_same_event_again_returns_the_old_one(any_database):
     )
     assert again == [first]
     assert store.size() == 1
-    assert Mention.objects.count() == 2
+    assert Mention.objects.count() == 1
 
 
 @pytest.mark.parametrize(
@@ -331,6 +332,24 @@ def test_it_reads_events_of_some_types(any_database):
     assert [r.position for r in store.read(types=["import-failed"])] == [2]
     assert [r.position for r in store.read(types=["sandbox-destroyed"], limit=1, after=1)] == [3]
     assert list(store.read(types=[])) == []
+
+
+def test_the_last_event_of_some_types(any_database):
+    rare = ("signature-withdrawn", "exported")
+    assert store.last_of(rare) == 0
+    exported = vocabulary.Exported(what="events", events=1, first=1, last=1, question="")
+    store.append([destroyed("a"), exported, destroyed("b")], meta=META)
+    assert (store.last_of(rare), store.last_of(("key-revoked",))) == (2, 0)
+
+
+def test_the_last_event_of_some_types_is_found_without_reading_the_log(sqlite_url, swap_database):
+    with swap_database(sqlite_url):
+        store.append([destroyed(f"s{number}") for number in range(3000)], meta=META)
+        steps = []
+        connection.connection.set_progress_handler(lambda: steps.append(1), 100)
+        assert store.last_of(("key-revoked", "signature-withdrawn")) == 0
+        connection.connection.set_progress_handler(None, 100)
+        assert len(steps) < 10  # hundreds of steps of SQLite's machine; each event takes several
 
 
 def test_it_reads_a_stream_from_a_version_on(any_database):

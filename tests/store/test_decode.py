@@ -63,6 +63,12 @@ def test_a_payload_that_does_not_fit_says_why(change, complaint):
         decode(SandboxRefused, data)
 
 
+@pytest.mark.parametrize("data", [[], "text", 7, None])
+def test_a_payload_that_is_no_object_is_refused(data):
+    with pytest.raises(PayloadInvalid, match="expected an object"):
+        decode(SandboxRefused, data)
+
+
 def test_a_missing_key_is_named_and_an_optional_one_may_be_missing():
     check = Check(name="signed", passed=True, reason="It is.")
     data = encode(check)

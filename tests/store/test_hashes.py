@@ -9,7 +9,7 @@ import rfc8785
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from templates_app import codec, store, store_writers
+from templates_app import codec, lookup, store, store_writers
 from templates_app.events import (
     Adopted,
     Check,
@@ -20,6 +20,7 @@ from templates_app.events import (
     SandboxDestroyed,
     SandboxRefused,
 )
+from templates_app.findings import KINDS
 
 # Any text that is Unicode; NUL, quotes, backslashes and the like, which databases trip over, often.
 texts = st.text(st.characters(codec="utf-8"), max_size=12) | st.sampled_from(
@@ -75,7 +76,9 @@ events = (
         changed=st.just(()),
         missing=tuples(names),
         returned=tuples(names),
-        findings=tuples(st.builds(Finding, code=texts, subject=texts, detail=texts)),
+        findings=tuples(
+            st.builds(Finding, code=st.sampled_from(list(KINDS)), subject=texts, detail=texts)
+        ),
     )
 )
 metas = st.builds(Meta, actor=texts, source=texts, request_id=texts, node=texts)
@@ -113,6 +116,7 @@ def test_any_batch_round_trips(any_database, batch, meta, ids):
         assert json.loads(line)["recordedAt"] == one.recorded_at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         for kind, key in one.event.mentions():
             assert one in store.about(kind, key, after=before)
+            assert lookup.events([kind], [key]).filter(position=one.position).exists()
 
 
 @given(

@@ -1,12 +1,14 @@
 """An upgrade keeps the log byte for byte, and every answer that was given before."""
 
 import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
 
 from django.core.management import call_command
 
-from templates_app import store
-from templates_app.events import Adopted, Reloaded
-from templates_app.models import Binding, Mention
+from templates_app import projections, store
+from templates_app.events import Adopted, DomainEvent
+from templates_app.models import Binding, Finding, Mention
 from templates_app.services import readmodels
 from tests import house
 
@@ -25,11 +27,6 @@ def by_hand(word):
     )
 
 
-def reloaded(**changes):
-    nothing = {"added": (), "changed": (), "missing": (), "returned": (), "findings": ()}
-    return Reloaded(node="jail1", pool="zfs:zroot/jails", **{**nothing, **changes})
-
-
 def refused_by_hand(adopted):
     return dataclasses.replace(
         house.refused(house.imported("db")),
@@ -43,7 +40,12 @@ def test_mentions_of_launches_become_bindings(any_database):
     """Until 0006, a launch was indexed by each digest that its statement binds."""
     web, first, second = house.imported("web"), by_hand("first"), by_hand("second")
     launches = [house.launched("web-1", web), house.refused(web), refused_by_hand(first)]
-    for events in (web, reloaded(added=(first,)), launches, reloaded(changed=(second,))):
+    for events in (
+        web,
+        house.reloaded(added=(first,)),
+        launches,
+        house.reloaded(changed=(second,)),
+    ):
         store.append(events, meta=house.meta())
     told, lines = list(store.read()), list(store.export())
     mentions = list(Mention.objects.order_by("pk").values_list())
@@ -65,3 +67,79 @@ def test_mentions_of_launches_become_bindings(any_database):
     assert readmodels.check() == (len(told), [])
     for mention in old:
         assert mention.position in [one.position for one in store.about("digest", mention.key)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OldFinding:
+    code: str
+    subject: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OldReloaded(DomainEvent):
+    """``reloaded`` of schema 1. No fold knows it, so it leaves no row, as it did then."""
+
+    type: ClassVar[str] = "reloaded"
+    findings: tuple[OldFinding, ...]
+    node: str = "jail1"
+    pool: str = "zfs:zroot/jails"
+    added: tuple[Adopted, ...] = ()
+    changed: tuple[Adopted, ...] = ()
+    missing: tuple[str, ...] = ()
+    returned: tuple[str, ...] = ()
+
+    def stream(self) -> str:
+        return f"pool:{self.node}"
+
+    def mentions(self) -> set[tuple[str, str]]:
+        return set()
+
+
+def test_what_reloads_had_found_becomes_rows(any_database):
+    """Until 0009, findings were in the events alone, and touched no template."""
+    odd = OldFinding(code="orphan_dataset", subject="zroot/x", detail="First.")
+    stale = OldFinding(code="alias_stale", subject="web", detail="First.")
+    later = dataclasses.replace(odd, detail="Later.")
+    call_command("migrate", "templates_app", "0008", verbosity=0, skip_checks=True)
+    for found in ((odd, stale), (later,), (), (stale, odd, odd)):
+        store.append([OldReloaded(findings=found)], meta=house.meta())
+    call_command("migrate", verbosity=0, skip_checks=True)
+    assert {
+        (row.pk, row.detail, row.seen_position, row.cleared_position)
+        for row in Finding.objects.all()
+    } == {
+        ("1-1", "Later.", 2, 3),
+        ("1-2", "First.", 1, 2),
+        ("4-1", "First.", 4, None),
+        ("4-2", "First.", 4, None),
+    }
+    assert readmodels.check() == (4, [])
+
+
+def test_what_a_sweep_had_removed_is_called_retired(any_database):
+    """Until 0014, a generation that went alone looked like one that went with its template."""
+    store.append([house.imported("web"), house.imported("web", 2)], meta=house.meta())
+    store.append([house.retired("web", 1)], meta=house.meta())
+    before = projections.rows()
+    call_command("migrate", "templates_app", "0013", verbosity=0, skip_checks=True)
+    call_command("migrate", verbosity=0, skip_checks=True)
+    assert projections.rows() == before
+    assert readmodels.check() == (3, [])
+
+
+def test_types_but_those_of_launches_become_mentions(any_database):
+    """Until 0016, an index of the events led to types."""
+    events = [
+        house.imported("web"),
+        house.launched("a", house.imported("web")),
+        house.imported("db"),
+    ]
+    store.append(events, meta=house.meta())
+    types = Mention.objects.filter(kind="type").values_list("key", "position")
+    assert sorted(types.all()) == [("imported", 1), ("imported", 3)]
+    call_command("migrate", "templates_app", "0015", verbosity=0, skip_checks=True)
+    assert not types.all()
+    call_command("migrate", verbosity=0, skip_checks=True)
+    assert sorted(types.all()) == [("imported", 1), ("imported", 3)]
+    assert readmodels.check() == (3, [])

@@ -37,3 +37,11 @@ def test_a_retry_that_could_run_a_task_twice_stops_the_start(settings, change: d
     assert str(least) in error.msg and "retry > timeout" in error.hint
     settings.Q_CLUSTER = {**QUEUE, **change, "retry": least + 1}
     assert found() == []
+
+
+def test_a_quota_that_nobody_is_held_to_stops_the_start(settings):
+    settings.COPPICE_POOL, settings.COPPICE_QUOTA_BYTES = "dir:/srv/coppice", 1
+    (error,) = checks.run_checks()
+    assert (error.id, error.is_serious()) == ("templates_app.E003", True)
+    settings.COPPICE_POOL = "zfs:zroot/jails"
+    assert found() == []

@@ -161,6 +161,17 @@ def test_on_a_terminal_no_line_is_wider_than_it(api: FakeApi, width: int):
     assert ("No room for:" in text) is (width == 40)
 
 
+def test_a_long_name_is_folded_before_other_columns_go(api: FakeApi):
+    long = "a-name-that-is-as-long-as-names-may-be-" + "x" * 25
+    api.on("GET", "/templates", [template(), template(name=long)])
+    text = ESCAPE.sub("", in_terminal(api.url, "tpl", "list", width=80).text)
+    heading, *rows = text.splitlines()
+    assert heading.split()[:5] == ["NAME", "GEN", "SIZE", "STATE", "IMPORTED"]
+    assert max(len(line.rstrip()) for line in rows) <= 80
+    name = "".join(row.split()[0] for row in rows[1:] if not row.startswith((" ", "No room")))
+    assert name.startswith(long)
+
+
 def test_colour_is_for_terminals_and_not_where_no_color_is_set(api: FakeApi):
     api.on("GET", "/templates", [template()])
     assert "\x1b[1;31mblocked" in in_terminal(api.url, "tpl", "list").text

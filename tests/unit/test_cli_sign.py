@@ -325,15 +325,15 @@ def _sign(keys: Keys, message: bytes = STATEMENT) -> str:
 
 
 def _verify(api: FakeApi, keys: Keys, *more: str) -> tuple[int, str]:
-    done = run(api.url, "tpl", "verify", NAME, "--key", str(keys.public), *more)
+    done = run(api.url, "tpl", "signed", NAME, "--key", str(keys.public), *more)
     return done.exit_code, done.stdout
 
 
 def test_without_a_key_verify_is_the_servers_word(api: FakeApi):
     api.on("GET", f"/templates/{NAME}/gate", decision(allowed=True, signed=True))
-    assert run(api.url, "tpl", "verify", NAME).exit_code == 0
+    assert run(api.url, "tpl", "signed", NAME).exit_code == 0
     api.on("GET", f"/templates/{NAME}/gate", decision())
-    assert run(api.url, "tpl", "verify", NAME).exit_code == 5
+    assert run(api.url, "tpl", "signed", NAME).exit_code == 5
 
 
 def test_a_signature_by_the_given_key_verifies_here(api: FakeApi, keys: Keys, log: Any):
@@ -341,6 +341,18 @@ def test_a_signature_by_the_given_key_verifies_here(api: FakeApi, keys: Keys, lo
     status, out = _verify(api, keys)
     assert status == 0
     assert "✓ passed  verified_here" in out
+
+
+def test_a_signature_that_was_withdrawn_does_not_verify_here(api: FakeApi, keys: Keys, log: Any):
+    log(_sign(keys))
+    data = {"statementDigest": statements.digest(STATEMENT), "signature": _sign(keys)}
+    withdrawn = {"statementDigest": statements.digest(STATEMENT), "signedPosition": 2}
+    told = [event(2, "signed", data=data), event(3, "signature-withdrawn", data=withdrawn)]
+    api.on("GET", f"/templates/{NAME}/events", told)
+    assert _verify(api, keys)[0] == 5
+    # Another signature by the key over the statement cannot be; one by another position stands.
+    api.on("GET", f"/templates/{NAME}/events", [*told, event(4, "signed", data=data)])
+    assert _verify(api, keys)[0] == 0
 
 
 @pytest.mark.parametrize("case", ["unsigned", "other key", "other bytes", "other statement"])
@@ -369,6 +381,6 @@ def test_with_json_the_local_check_is_one_of_the_checks(api: FakeApi, keys: Keys
 
 def test_what_is_no_public_key_is_a_usage_error(api: FakeApi, keys: Keys, log: Any):
     log(_sign(keys))
-    done = run(api.url, "tpl", "verify", NAME, "--key", str(keys.secret))
+    done = run(api.url, "tpl", "signed", NAME, "--key", str(keys.secret))
     assert done.exit_code == 2
     assert "key_malformed" in done.stderr

@@ -83,6 +83,7 @@ def test_filters_are_the_servers(api: FakeApi, words: tuple[str, ...], query: di
         ({"missing": True, "signed": True}, "missing"),
         ({"signed": True, "blocked": False}, "signed"),
         ({"signed": False, "blocked": True}, "blocked"),
+        ({"signed": True, "blocked": True}, "blocked"),
         ({"signed": False, "blocked": False}, "unsigned"),
     ],
 )
@@ -276,7 +277,7 @@ def test_where_the_gate_is_off_an_unsigned_template_may_be_launched_but_is_not_v
 ):
     api.on("GET", f"/templates/{NAME}/gate", decision(allowed=True, mode="off"))
     assert run(api.url, "tpl", "gate", NAME).exit_code == 0
-    assert run(api.url, "tpl", "verify", NAME).exit_code == 5
+    assert run(api.url, "tpl", "signed", NAME).exit_code == 5
 
 
 def test_a_refusal_is_said_with_every_check_and_403(api: FakeApi):
@@ -355,6 +356,18 @@ def test_a_dry_run_prints_the_datasets_and_destroys_nothing(api: FakeApi):
     assert not _deleted(api)
 
 
+def test_retire_says_what_stays_for_which_clones(api: FakeApi):
+    kept = [{"generation": 1, "dataset": "zroot/x", "clones": ["zroot/jails/sandbox-a"]}]
+    api.on("DELETE", f"/templates/{NAME}", {**WOULD, "kept": kept})
+    done = run(api.url, "tpl", "destroy", NAME, "--retire", "--dry-run")
+    assert api.asked[0].query == {"dryRun": "true", "retire": "true"}
+    assert done.stdout.splitlines() == WOULD["datasets"]
+    assert "Generation 1 stays for zroot/jails/sandbox-a\n" in done.stderr
+    api.on("DELETE", f"/templates/{NAME}", Answer(204))
+    assert run(api.url, "tpl", "destroy", NAME, "--retire", "--yes").exit_code == 0
+    assert api.asked[1].query == {"retire": "true"}
+
+
 def test_without_a_terminal_it_wants_a_yes(api: FakeApi):
     destroyable(api)
     done = run(api.url, "tpl", "destroy", NAME, stdin="y\n")
@@ -398,6 +411,34 @@ def test_a_template_in_use_names_its_clones(api: FakeApi):
 # --- reload --------------------------------------------------------------------------------------
 
 
+FINDING = {
+    "code": "tree_changed", "subject": "zroot/x", "template": NAME, "generation": 2,
+    "detail": "Differs.", "blocks": True, "nextStep": "Import it again.", "position": 7,
+    "foundAt": "2026-01-02T03:04:05Z", "seenPosition": 9,
+}  # fmt: skip
+
+
+def test_findings_are_listed_with_what_to_do(api: FakeApi):
+    api.on("GET", "/findings", [FINDING, {**FINDING, "template": "", "generation": None}])
+    done = run(api.url, "tpl", "findings", NAME, "-o", "code,touches,stops,subject")
+    assert api.asked[0].query == {"template": NAME}
+    assert f"tree_changed  {NAME}@2  yes" in done.stdout
+    assert done.stdout.splitlines()[2].split() == ["tree_changed", "-", "yes", "zroot/x"]
+    assert "tree_changed zroot/x (stops launches)\n  next:  Import it again." in done.stderr
+    quiet = run(api.url, "tpl", "findings", "-Ho", "next")
+    assert quiet.stdout == "Import it again.\n" * 2 and quiet.stderr == ""
+    assert json.loads(run(api.url, "tpl", "findings", "--json").stdout)[0] == FINDING
+
+
+def test_a_template_is_shown_with_its_findings(api: FakeApi):
+    blocked = template(signed=True, blocked=True, openFindings=[FINDING])
+    api.on("GET", f"/templates/{NAME}", blocked)
+    done = run(api.url, "tpl", "show", NAME)
+    assert "state       blocked" in done.stdout
+    assert "finding     tree_changed (event 7, stops launches): Differs." in done.stdout
+    assert done.stderr == "next:  Import it again.\n"
+
+
 def test_reload_says_what_differs(api: FakeApi):
     found = {
         "pool": "zfs:zroot/jails",
@@ -406,7 +447,16 @@ def test_reload_says_what_differs(api: FakeApi):
         "changed": [],
         "missing": ["gone"],
         "returned": ["back"],
-        "findings": [{"code": "orphan_dataset", "subject": "zroot/x", "detail": "Unknown."}],
+        "findings": [
+            {
+                "code": "orphan_dataset",
+                "subject": "zroot/x",
+                "detail": "Unknown.",
+                "blocks": False,
+                "nextStep": "Look at it.",
+            },
+        ],
+        "fixed": [{"code": "alias_stale", "subject": "zroot/y", "done": "Moved."}],
     }
     api.on("POST", "/templates/reload", found)
     done = run(api.url, "tpl", "reload")
@@ -415,7 +465,14 @@ def test_reload_says_what_differs(api: FakeApi):
         "missing   gone",
         "returned  back",
         "finding   orphan_dataset: zroot/x: Unknown.",
+        "fixed     alias_stale: zroot/y: Moved.",
     ]
+    assert api.asked[0].body == {"dryRun": False, "fix": False, "verify": False}
+    dry = run(api.url, "tpl", "reload", "--fix", "--verify", "-n")
+    assert api.asked[1].body == {"dryRun": True, "fix": True, "verify": True}
+    assert "fixable   alias_stale: zroot/y: Moved." in dry.stdout
+    assert "Nothing was changed: this was a dry run." in dry.stderr
+    assert "orphan_dataset zroot/x\n  next:  Look at it." in done.stderr
     assert json.loads(run(api.url, "tpl", "reload", "--json").stdout) == found
 
 
@@ -485,3 +542,41 @@ def test_a_rollback_to_what_the_gate_refuses_exits_with_5(api: FakeApi):
     refused = GateRefused("No.", gate_code="template_unsigned", extra={"decision": decision()})
     api.on("POST", f"/templates/{NAME}/rollback", problem_of(refused))
     assert run(api.url, "tpl", "rollback", NAME).exit_code == 5
+
+
+def test_drift_is_told_with_what_to_do_and_ends_with_6_where_a_registry_is_silent(api: FakeApi):
+    moved = {
+        "template": NAME, "generation": 2, "reference": "oci:quay.io/x/y:1", "state": "moved",
+        "importedDigest": DIGEST, "foundDigest": "sha256:" + "cd" * 32,
+        "since": "2026-01-02T03:04:05Z", "detail": "", "changed": True,
+    }  # fmt: skip
+    api.on("POST", "/drift", [moved])
+    done = run(api.url, "tpl", "drift", NAME)
+    assert (done.exit_code, api.asked[0].body) == (0, {"templates": [NAME]})
+    assert f"{NAME}    2  moved  abababababab  cdcdcdcdcdcd" in done.stdout
+    assert f"next:  coppice tpl import {NAME} oci:quay.io/x/y:1 --force" in done.stderr
+    silent = {**moved, "state": "unreachable", "foundDigest": None, "detail": "No answer."}
+    api.on("POST", "/drift", [moved, silent])
+    done = run(api.url, "tpl", "drift", "--json")
+    assert done.exit_code == 6
+    assert json.loads(done.stdout) == [moved, silent]
+    assert f"{NAME}: No answer." in run(api.url, "tpl", "drift").stderr
+
+
+def test_df_says_what_generations_take_and_what_is_free(api: FakeApi):
+    one = {
+        "template": NAME, "generation": 2, "current": True, "dataset": "z/coppice/x",
+        "referencedBytes": 164822016, "uniqueBytes": 1024, "sharedBytes": 164820992,
+        "origin": "z/coppice-layers/i@1", "clones": ["z/a", "z/b"], "clonesBytes": 2048,
+    }  # fmt: skip
+    found = {
+        "pool": "zfs:z", "availableBytes": 2**30, "usedBytes": 2**20, "marginBytes": 2**27,
+        "layersBytes": None, "cacheBytes": 0, "cacheAvailableBytes": 2**31, "generations": [one],
+    }  # fmt: skip
+    api.on("GET", "/space", found)
+    done = run(api.url, "tpl", "df", NAME)
+    assert api.asked[0].query == {"template": NAME}
+    assert f"{NAME}    2  yes          157.2M    1.0K  157.2M       2     2.0K" in done.stdout
+    assert "zfs:z: 1.0M used, 1.0G free, 128.0M of it to stay free; layer states -" in done.stderr
+    assert run(api.url, "tpl", "df", "-Hpo", "unique,names").stdout == "1024\tz/a, z/b\n"
+    assert json.loads(run(api.url, "tpl", "df", "--json").stdout) == found

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from coppice_site import environment
+from coppice_site import environment, readers
 from templates_app.names import Platform
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,32 +92,32 @@ def test_mirrors_are_in_the_order_in_which_they_are_asked():
 @pytest.mark.parametrize(
     ("reader", "good", "odd"),
     [
-        (environment.switch, {"yes": True, "OFF": False}, ["", "2", "yes ", "on\n", "oui"]),
-        (environment.whole(1, 9), {"1": 1, "9": 9, "01": 1}, ["0", "10", "-1", "1.0", "", "１"]),
-        (environment.one_of("a", "b"), {"a": "a"}, ["A", "", "ab", "a "]),
+        (readers.switch, {"yes": True, "OFF": False}, ["", "2", "yes ", "on\n", "oui"]),
+        (readers.whole(1, 9), {"1": 1, "9": 9, "01": 1}, ["0", "10", "-1", "1.0", "", "１"]),
+        (readers.one_of("a", "b"), {"a": "a"}, ["A", "", "ab", "a "]),
         (
-            environment.absolute_path,
+            readers.absolute_path,
             {"": None, "/a/../b/": Path("/b")},
             ["a", "./a", "~/a", "/a\0b"],
         ),
         (
-            environment.pool,
+            readers.pool,
             {"zfs:zroot/jails": "zfs:zroot/jails", "dir:/a/./b": "dir:/a/b"},
             ["", "zfs:", "zfs:/a", "zfs:a//b", "zfs:a/", "zfs:a@b", "dir:", "dir:a", "ZFS:a", "a"],
         ),
         (
-            environment.hosts,
+            readers.hosts,
             {"": (), "A.b:5000, [::1] ,": ("a.b:5000", "[::1]")},
             ["a/b", "http://a", "a b", "*", "user@a"],
         ),
         (
-            environment.nameserver,
+            readers.nameserver,
             {"": "", "10.78.0.1": "10.78.0.1", "fe80::1": "fe80::1"},
             ["a", "one.one.one.one", "1.1.1.1 ", "1.1.1.1\n", "1"],
         ),
-        (environment.node, {"jail-1.example": "jail-1.example"}, ["-a", "a b", "a" * 64, "ü"]),
+        (readers.node, {"jail-1.example": "jail-1.example"}, ["-a", "a b", "a" * 64, "ü"]),
         (
-            environment.platform,
+            readers.platform,
             {"linux/arm64/v8": Platform("linux", "arm64", "v8")},
             ["linux", "linux/", "/amd64", "Linux/amd64", "a/b/c/d"],
         ),
@@ -126,7 +126,7 @@ def test_mirrors_are_in_the_order_in_which_they_are_asked():
 def test_each_reader_takes_what_it_says_and_nothing_else(reader, good: dict, odd: list[str]):
     assert {text: reader(text) for text in good} == good
     for text in odd:
-        with pytest.raises(environment.Odd) as refused:
+        with pytest.raises(readers.Odd) as refused:
             reader(text)
         assert str(refused.value).startswith("must be ")
 
@@ -144,7 +144,7 @@ def test_every_variable_of_the_server_refuses_something_or_takes_anything():
 def _takes(variable: environment.Variable, text: str) -> bool:
     try:
         variable.reader(text)
-    except environment.Odd:
+    except readers.Odd:
         return False
     return True
 
@@ -153,7 +153,7 @@ def test_the_defaults_are_all_well_formed():
     values = environment.read({})
     assert values["COPPICE_DNS_NAMESERVER"] == "10.78.0.1"
     assert values["COPPICE_REQUIRE_SIGNED_TEMPLATES"] == "off"
-    assert str(values["COPPICE_PLATFORM"]) == environment.host_platform()
+    assert str(values["COPPICE_PLATFORM"]) == readers.host_platform()
 
 
 def test_another_platform_than_the_hosts_can_be_chosen():

@@ -27,9 +27,19 @@ TYPES = {
     "rolled-back": "RolledBack",
     "retired": "Retired",
     "reloaded": "Reloaded",
+    "verified": "Verified",
+    "drifted": "Drifted",
+    "evidence-attached": "EvidenceAttached",
     "sandbox-created": "SandboxCreated",
     "sandbox-refused": "SandboxRefused",
     "sandbox-destroyed": "SandboxDestroyed",
+    "key-trusted": "KeyTrusted",
+    "key-revoked": "KeyRevoked",
+    "signature-withdrawn": "SignatureWithdrawn",
+    "policy-changed": "PolicyChanged",
+    "logged-in": "LoggedIn",
+    "login-failed": "LoginFailed",
+    "exported": "Exported",
 }
 
 #: Never change a set: such payloads are in logs. Another payload is a new schema, with an upcaster
@@ -47,14 +57,33 @@ PAYLOADS = {
     ("signed", 1): "template generation statementDigest treeDigest manifestDigest keyId keyLabel"
     " publicKey signature",
     ("destroyed", 1): "template generation datasets manifestDigest",
+    ("destroyed", 2): "template generation datasets manifestDigest kept",
     ("rolled-back", 1): "template generation before treeDigest statementDigest manifestDigest",
     ("retired", 1): "template generation dataset treeDigest statementDigest manifestDigest",
     ("reloaded", 1): "node pool added changed missing returned findings",
+    ("reloaded", 2): "node pool added changed missing returned findings fixed verified",
+    ("verified", 1): "template generation dataset result detail treeDigest foundDigest snapshotGuid"
+    " excepted entries sizeBytes added removed changed grave differences statementDigest"
+    " manifestDigest milliseconds",
+    ("evidence-attached", 1): "template generation reference manifestDigest items missing",
+    ("drifted", 1): "template generation reference state before importedDigest foundDigest",
     ("sandbox-created", 1): "sandbox template generation dataset origin treeDigest statementDigest"
     " manifestDigest gate signed keyId failedChecks",
     ("sandbox-refused", 1): "template generation code treeDigest statementDigest manifestDigest"
     " checks",
     ("sandbox-destroyed", 1): "sandbox template dataset",
+    ("key-trusted", 1): "keyId label publicKey owner purpose notBefore notAfter scope predecessor"
+    " announcement",
+    (
+        "signature-withdrawn",
+        1,
+    ): "template generation statementDigest treeDigest manifestDigest keyId"
+    " keyLabel publicKey signedPosition note templates sandboxes",
+    ("policy-changed", 1): "node changes settings",
+    ("logged-in", 1): "user address",
+    ("login-failed", 1): "user address unrecorded",
+    ("exported", 1): "what events first last question",
+    ("key-revoked", 1): "keyId label publicKey reason since note templates sandboxes",
 }
 
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -139,7 +168,9 @@ def test_every_key_is_ascii_in_camel_case_and_every_value_plain(event: DomainEve
 @settings(max_examples=200, deadline=None)
 def test_every_event_has_a_stream_mentions_and_a_sentence(event: DomainEvent):
     kind, colon, _ = event.stream().partition(":")
-    assert colon and kind in ("template", "launches", "pool", "sandbox")
+    kinds = {"template", "launches", "verifications", "pool", "sandbox", "key"}
+    kinds |= {"policy", "logins", "exports"}
+    assert colon and kind in kinds
     sentence = event.sentence()
     assert sentence[0].isupper()
     for kind, key in event.mentions():
@@ -236,6 +267,43 @@ SAMPLES: dict[str, tuple[dict[str, typing.Any], str, set[tuple[str, str]]]] = {
         "Rolled web back from generation 2 to 1",
         {("template", "web")} | {("digest", f"sha256:{kind}") for kind in "tsm"},
     ),
+    "evidence-attached": (
+        {
+            "template": "web",
+            "generation": 1,
+            "reference": "oci:quay.io/x/web:1",
+            "manifestDigest": "sha256:m",
+            "items": [
+                {
+                    "kind": "signature",
+                    "mediaType": "application/x",
+                    "digest": "sha256:s",
+                    "subject": "sha256:m",
+                    "through": "tag",
+                    "sizeBytes": 1,
+                    "kept": ["sha256:s"],
+                    "verifiedBy": ["release"],
+                    "detail": "",
+                }
+            ],
+            "missing": [],
+        },
+        "The registry of web generation 1 holds about its image: 1 signature; 1 verified",
+        {("template", "web"), ("digest", "sha256:m"), ("digest", "sha256:s")},
+    ),
+    "drifted": (
+        {
+            "template": "web",
+            "generation": 1,
+            "reference": "oci:quay.io/x/web:1",
+            "state": "moved",
+            "before": "current",
+            "importedDigest": "sha256:i",
+            "foundDigest": "sha256:f",
+        },
+        "The tag of web generation 1, oci:quay.io/x/web:1, moved to sha256:f",
+        {("template", "web"), ("digest", "sha256:i"), ("digest", "sha256:f")},
+    ),
     "retired": (
         {
             "template": "web",
@@ -260,6 +328,38 @@ SAMPLES: dict[str, tuple[dict[str, typing.Any], str, set[tuple[str, str]]]] = {
         },
         "Reloaded zfs:z: 1 missing, 2 returned",
         {("template", "web"), ("template", "db"), ("template", "mail")},
+    ),
+    "verified": (
+        {
+            "template": "web",
+            "generation": 2,
+            "dataset": "z/coppice/web-g2-00000001",
+            "result": "differs",
+            "detail": "1 added.",
+            "treeDigest": "sha256:t",
+            "foundDigest": "sha256:f",
+            "snapshotGuid": "12",
+            "excepted": ["owners"],
+            "entries": 3,
+            "sizeBytes": 12,
+            "added": 1,
+            "removed": 0,
+            "changed": 0,
+            "grave": 1,
+            "differences": [
+                {
+                    "path": "./bin/su",
+                    "change": "added",
+                    "grave": ["set-id"],
+                    "fields": [{"name": "mode", "before": None, "after": "4755"}],
+                }
+            ],
+            "statementDigest": "sha256:s",
+            "manifestDigest": None,
+            "milliseconds": 7,
+        },
+        "Verified web generation 2: its files differ. 1 added.",
+        {("template", "web")} | {("digest", f"sha256:{kind}") for kind in "tfs"},
     ),
     "sandbox-created": (
         {
@@ -304,6 +404,87 @@ SAMPLES: dict[str, tuple[dict[str, typing.Any], str, set[tuple[str, str]]]] = {
         {"sandbox": "one", "template": "web", "dataset": "z/sandbox-one"},
         "Destroyed sandbox one of web",
         {("template", "web"), ("sandbox", "one")},
+    ),
+    "policy-changed": (
+        {
+            "node": "jail1",
+            "changes": [
+                {"name": "A", "before": "on", "after": "off"},
+                {"name": "B", "before": None, "after": "1"},
+                {"name": "C", "before": "1", "after": None},
+                {"name": "D", "before": "1", "after": ""},
+            ],
+            "settings": [{"name": "A", "value": "off"}],
+        },
+        "Settings of jail1 changed: A from 'on' to 'off'; B is new; C is gone; 1 more",
+        set(),
+    ),
+    "logged-in": (
+        {"user": "audrey", "address": "192.0.2.7"},
+        "Login of audrey from 192.0.2.7",
+        set(),
+    ),
+    "login-failed": (
+        {"user": None, "address": "", "unrecorded": 12},
+        "Login of an unknown account from an unknown address failed,"
+        " after 12 that were not recorded",
+        set(),
+    ),
+    "exported": (
+        {"what": "events", "events": 3, "first": 2, "last": 9, "question": "type=signed"},
+        "Exported events: 3 event(s) from 2 to 9, chosen by type=signed",
+        set(),
+    ),
+    "signature-withdrawn": (
+        {
+            "template": "web",
+            "generation": 2,
+            "statementDigest": "sha256:s",
+            "treeDigest": "sha256:t",
+            "manifestDigest": None,
+            "keyId": "0123456789abcdef",
+            "keyLabel": "release",
+            "publicKey": "RWQ",
+            "signedPosition": 7,
+            "note": "",
+            "templates": ["web"],
+            "sandboxes": [],
+        },
+        "Withdrew the signature of web generation 2 by key release",
+        {("template", "web"), ("key", "0123456789abcdef")}
+        | {("digest", "sha256:s"), ("digest", "sha256:t")},
+    ),
+    "key-trusted": (
+        {
+            "keyId": "0123456789abcdef",
+            "label": "release",
+            "publicKey": "RWQ",
+            "owner": "Alice",
+            "purpose": "templates",
+            "notBefore": None,
+            "notAfter": "2027-01-01T00:00:00Z",
+            "scope": ["prod-*", "web"],
+            "predecessor": "RWP",
+            "announcement": "untrusted comment: x",
+        },
+        "Trusted key release of Alice for prod-*, web until 2027-01-01T00:00:00Z,"
+        " announced by its predecessor",
+        {("key", "0123456789abcdef")},
+    ),
+    "key-revoked": (
+        {
+            "keyId": "0123456789abcdef",
+            "label": "release",
+            "publicKey": "RWQ",
+            "reason": "compromised",
+            "since": 47,
+            "note": "stolen",
+            "templates": ["web"],
+            "sandboxes": ["one", "two"],
+        },
+        "Revoked key release: compromised since position 47;"
+        " 1 template(s), 2 sandbox(es) concerned",
+        {("key", "0123456789abcdef")},
     ),
 }
 

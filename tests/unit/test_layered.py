@@ -22,7 +22,7 @@ from templates_app.events import Digests
 from templates_app.names import Platform, TemplateName
 from templates_app.sources.base import LayerState, Progress, Receipt, Resolved
 from templates_app.trust import tree
-from templates_app.trust.manifests import Texts
+from templates_app.trust.manifests import Archive, Texts
 from tests.pools import sh
 from tests.unit.test_verdict import FREEBSD_PROGRAM
 
@@ -124,6 +124,9 @@ def import_(pool, kept, source, name="web", number=1, import_id="0000000a", comm
         import_id=import_id,
         generation=number,
         driver=pool,
+        archive=Archive.of(pool.root.parent / "state")
+        if kept is None
+        else Archive.of(kept.notes.place.parent),
         rules=pipeline.Rules(
             **{"nameserver": "10.78.0.1", "limit_entries": LIMIT, "refuse_foreign": False, **rules}
         ),

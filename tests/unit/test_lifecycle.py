@@ -232,6 +232,7 @@ class Life(RuleBasedStateMachine):
         self.log: list[DomainEvent] = []
         self.given_out: list[int] = []  # numbers of imports, in order
         self.alive: set[int] = set()
+        self.kept: set[int] = set()  # of these, for their clones alone
         self.current: int | None = None
         self.gone = False  # from the pool, as the last reload saw it
 
@@ -256,7 +257,7 @@ class Life(RuleBasedStateMachine):
     @rule(guid=st.sampled_from("123"))
     def a_hand_made_one_is_found(self, guid: str) -> None:
         self.happen(reloaded(added=(adopted(guid),)))
-        self.alive, self.current, self.gone = {0}, 0, False
+        self.alive, self.current, self.gone = {0} | self.kept, 0, False
 
     @precondition(lambda self: self.current == 0)
     @rule(guid=st.sampled_from("456"))
@@ -268,7 +269,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.current)
     @rule()
     def it_is_rolled_back(self) -> None:
-        earlier = [n for n in self.alive if 0 < n < self.current]
+        earlier = [n for n in self.alive - self.kept if 0 < n < self.current]
         if not earlier:
             with pytest.raises(GenerationNotFound):
                 lifecycle.rollback_target(self.state, None)
@@ -277,14 +278,16 @@ class Life(RuleBasedStateMachine):
         self.happen(rolled_back(max(earlier), self.current))
         self.current, self.gone = max(earlier), False
 
-    @precondition(lambda self: self.current is not None and not self.gone)
     @rule()
     def the_oldest_is_swept(self) -> None:
         go = lifecycle.sweepable(self.state, retain=0)
-        assert {g.number for g in go} == self.alive - {0, self.current}
+        safe = self.current is not None and not self.gone
+        own = self.alive - self.kept - {0, self.current} if safe else set()
+        assert sorted(g.number for g in go) == sorted(self.kept | own)
         if go:
             self.happen(retired(go[0].number))
             self.alive.remove(go[0].number)
+            self.kept.discard(go[0].number)
 
     @precondition(lambda self: self.current is not None)
     @rule()
@@ -299,10 +302,11 @@ class Life(RuleBasedStateMachine):
         self.gone = False
 
     @precondition(lambda self: self.current is not None)
-    @rule()
-    def it_is_destroyed(self) -> None:
-        self.happen(destroyed())
-        self.alive, self.current, self.gone = set(), None, False
+    @rule(used=st.sets(st.integers(1, 5)))
+    def it_is_destroyed(self, used: set[int]) -> None:
+        self.kept |= self.alive & used
+        self.happen(dataclasses.replace(destroyed(), kept=tuple(sorted(self.kept))))
+        self.alive, self.current, self.gone = set(self.kept), None, False
 
     @rule()
     def something_happens_to_another(self) -> None:
@@ -350,3 +354,12 @@ def test_what_is_destroyed_and_made_by_hand_and_imported_again_goes_on_counting(
     again = state(imported(1), imported(2), destroyed(), reloaded(added=(adopted(),)))
     assert again.current is not None and again.current.number == 0
     assert lifecycle.next_generation(again, force=True) == 3
+
+
+def test_what_is_kept_for_its_clones_takes_no_place_of_what_is_retained():
+    gone = dataclasses.replace(destroyed(), kept=(1, 2))
+    again = state(imported(1), imported(2), gone, imported(3), imported(4), imported(5))
+    assert [g.number for g in lifecycle.sweepable(again, retain=1)] == [1, 2, 3]
+    assert [g.number for g in lifecycle.sweepable(again, retain=3)] == [1, 2]
+    with pytest.raises(GenerationNotFound):
+        lifecycle.rollback_target(again, 2)

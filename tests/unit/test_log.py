@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from templates_app.trust import log
+from tests import rfc9162
 
 # certificate-transparency's merkletree_test: eight leaves, the roots over the first 1..8.
 LEAVES = [
@@ -85,6 +86,8 @@ def test_an_empty_tree_has_the_hash_of_nothing():
 )
 def test_the_reference_inclusion_proofs(index, size, proof):
     assert [one.hex() for one in inclusion(LEAVES[:size], index)] == proof
+    root, hashes = bytes.fromhex(ROOTS[size - 1]), [bytes.fromhex(one) for one in proof]
+    assert rfc9162.is_included(LEAVES[index], index, size, root, hashes)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +96,9 @@ def test_the_reference_inclusion_proofs(index, size, proof):
 )
 def test_the_reference_consistency_proofs(first, second, proof):
     assert [one.hex() for one in consistency(LEAVES[:second], first)] == proof
+    old, new = bytes.fromhex(ROOTS[first - 1]), bytes.fromhex(ROOTS[second - 1])
+    hashes = [bytes.fromhex(one) for one in proof]
+    assert first == second or rfc9162.is_consistent(first, second, old, new, hashes)
 
 
 @given(st.integers(0, 150))
@@ -187,3 +193,17 @@ def test_there_is_no_proof_of_a_leaf_that_is_not_there(call):
 def test_a_log_does_not_begin_with_a_longer_one():
     with pytest.raises(ValueError, match="does not begin"):
         log.consistency_ranges(2, 1)
+
+
+@pytest.mark.parametrize("size", range(1, 33))
+def test_what_proofs_are_made_of_is_found_in_one_reading(size):
+    leaves = [log.leaf_hash(bytes([number])) for number in range(size)]
+    ranges = [(0, size)]
+    for index in range(size):
+        ranges += log.inclusion_ranges(index, size)
+        ranges += log.consistency_ranges(index, size)
+    wanted = {node for one in ranges for node in log.full_subtrees(one)}
+    nodes = log.subtrees(iter(leaves), wanted)
+    assert nodes.keys() == wanted
+    for first, last in ranges:
+        assert log.range_root((first, last), nodes) == log.root(leaves[first:last])

@@ -25,6 +25,7 @@ from templates_app.names import (
     human_size,
     quote,
 )
+from templates_app.sources.base import SourceContext
 
 HEX = "0123456789abcdef" * 4
 DIGEST = f"sha256:{HEX}"
@@ -229,7 +230,7 @@ def test_whatever_is_parsed_is_safe_as_an_operand(text):
 
 @pytest.fixture
 def context(tmp_path):
-    return sources.SourceContext(
+    return SourceContext(
         platform=Platform("linux", "amd64"),
         allowed=(),
         insecure=(),

@@ -29,6 +29,7 @@ from templates_app.names import Platform, TemplateName
 from templates_app.pipeline import STAGES, Job, Made, Rules
 from templates_app.sources.base import Progress, Receipt, Resolved
 from templates_app.trust import tree
+from templates_app.trust.manifests import Archive
 from tests.unit.test_verdict import FREEBSD_PROGRAM
 
 ID = "0000000a"
@@ -115,6 +116,7 @@ def job_on(pool, source, *, seen=None, hand_made=False, **rules):
         import_id=ID,
         generation=1,
         driver=pool,
+        archive=Archive.of(pool.root.parent / "state"),
         rules=Rules(
             **{"nameserver": "10.78.0.1", "limit_entries": 100, "refuse_foreign": False, **rules}
         ),
@@ -323,6 +325,14 @@ def test_a_tree_with_too_many_entries(pool):
         run(job)  # ten files, etc, and the resolv.conf that was planted
     assert (job.stage, lying_about(pool)) == ("digest", [])
     run(job_on(pool, HandSource(fill=fill), limit_entries=12))
+
+
+def test_a_manifest_is_held_in_memory_and_so_has_a_limit(pool):
+    job = job_on(pool, HandSource(), limit_manifest_bytes=100)
+    with pytest.raises(TreeRefused) as refusal:
+        run(job)
+    assert refusal.value.extra["rule"] == "manifest-bytes"
+    assert (job.stage, lying_about(pool)) == ("digest", [])
 
 
 def test_a_failed_import_says_what_it_had_resolved(pool):

@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from django.core.management import call_command
+from django.core.management import call_command, load_command_class
 
 from coppice_site.environment import OWN, VARIABLES
 from templates_app import errors
 from templates_app.events import EVENTS
+from templates_app.findings import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 APP = ROOT / "templates_app"
@@ -78,6 +79,15 @@ def test_every_error_in_the_documentation_says_what_the_class_says():
             assert row in text, row
 
 
+def test_every_finding_in_the_documentation_says_what_the_table_says():
+    rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", reference("findings.md"), re.MULTILINE)
+    assert [code for code, _ in rows] == list(KINDS)
+    for code, row in rows:
+        kind = KINDS[code]
+        cells = ["yes" if kind.blocks else "no", kind.says, kind.fix or "–", kind.to_do]
+        assert row == f" {' | '.join(cells)} ", code
+
+
 def test_every_event_type_is_documented():
     text = reference("events.md")
     assert [type_ for type_ in EVENTS if f"`{type_}`" not in text] == []
@@ -89,6 +99,33 @@ def test_every_command_is_documented_and_tested():
     assert sorted(name for name in names if f"## {name}" not in text) == []
     tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
     assert sorted(name for name in names if f'"{name}"' not in tests) == []
+
+
+def test_every_timer_runs_a_command_on_both_systems_and_is_told_of():
+    units = ROOT / "deploy" / "systemd"
+    cron = (ROOT / "deploy/cron.d/coppice").read_text()
+    page, commands = (ROOT / "docs/howto/deploy.md").read_text(), reference("commands.md")
+    timers = sorted(path.stem for path in units.glob("*.timer"))
+    for timer in timers:
+        unit = (units / f"{timer}.service").read_text()
+        (words,) = re.findall(r"^ExecStart=\S+/python manage\.py (.+)$", unit, re.MULTILINE)
+        name, *options = words.split()
+        load_command_class("templates_app", name).create_parser("manage.py", name).parse_args(
+            options
+        )
+        assert f" coppice manage {words}\n" in cron
+        assert f"| `{timer}` | `{words}` |" in page
+        assert f"{timer}.timer" in page.partition("What runs by the clock")[0]
+        section = commands.partition(f"## {name}\n")[2].partition("\n## ")[0]
+        assert f"`{timer}.timer`" in section
+    assert cron.count(" coppice manage ") == len(timers) > 0
+
+
+@pytest.mark.parametrize(
+    "script", sorted((ROOT / "deploy" / "rc.d").iterdir()), ids=lambda p: p.name
+)
+def test_service_scripts_are_ones_that_a_shell_reads(script: Path):
+    subprocess.run(["sh", "-n", str(script)], check=True, timeout=10)
 
 
 def test_no_module_grows_beyond_a_sitting():
@@ -103,14 +140,14 @@ def test_no_module_grows_beyond_a_sitting():
 def test_only_the_store_makes_events_and_only_projections_write_read_models():
     """Reading through the ORM is anybody's; what makes or changes rows has one home each."""
     writes = re.compile(
-        r"\b(?P<model>Event|LogHead|Mention|Generation|Template|Signature|Sandbox)"
+        r"\b(?P<model>Event|Mention|Generation|Template|Signature|Sandbox|Finding)"
         r"(?:\.objects|\._default_manager|\._base_manager)"
         r"[^\n]*\.?(?:create|bulk_create|update|update_or_create|get_or_create|delete)\("
     )
     found = [
         f"{path.name}: {match.group(0)}"
         for path in MODULES
-        if path.name not in ("store.py", "projections.py", "models.py")
+        if path.name not in ("store.py", "projections.py", "projections_findings.py", "models.py")
         for match in writes.finditer(path.read_text())
     ]
     assert found == []
@@ -122,7 +159,8 @@ def test_no_program_is_started_but_by_the_runner():
         for path in MODULES
         if re.search(r"\b(subprocess|os\.system|os\.popen|Popen)\b", path.read_text())
     ]
-    assert starters == ["run.py"]
+    # verify.py is not run here: an auditor runs it, on a machine without Coppice.
+    assert sorted(starters) == ["run.py", "verify.py"]
 
 
 def test_imports_go_one_way():

@@ -153,6 +153,24 @@ def test_one_that_a_real_time_signal_kills(check):
 # --- time ----------------------------------------------------------------------------------------
 
 
+@pytest.fixture(params=["told of the end", "asking"])
+def how_it_ends(request, monkeypatch):
+    """Linux tells when a program has ended; elsewhere it is asked again and again."""
+    if request.param == "asking":
+        monkeypatch.delattr(os, "pidfd_open")
+
+
+def test_one_that_closes_its_pipes_is_waited_for(how_it_ends):
+    assert sh("exec >&- 2>&-; sleep 0.3; exit 7", check=False).status == 7
+    with pytest.raises(ImportTimeout):
+        sh("exec >&- 2>&-; sleep 60", timeout=0.3)
+
+
+def test_whatever_the_system_the_output_is_whole(how_it_ends):
+    done = sh("head -c 300000 /dev/zero | tr '\\0' x; echo complaint >&2", on_tick=lambda: None)
+    assert (len(done.stdout), done.stderr) == (300_000, "complaint\n")
+
+
 WATCHED = pytest.mark.parametrize(
     "watched",
     [{}, {"on_line": lambda _: None}, {"on_tick": lambda: None}],
@@ -198,6 +216,12 @@ def test_ticks_come_while_it_runs_and_in_our_thread():
     assert done.stdout == "done\n"
     assert 1 <= len(ticks) <= 3
     assert set(ticks) == {threading.get_ident()}
+
+
+def test_ticks_come_as_often_as_they_are_wanted(how_it_ends):
+    ticks = []
+    sh("sleep 0.5", on_tick=lambda: ticks.append(1), tick=0.02)
+    assert 4 <= len(ticks) <= 25
 
 
 # --- output --------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from templates_app.errors import (
     SignatureRejected,
     SigningKeyUntrusted,
 )
-from templates_app.trust import keyfiles, signify
+from templates_app.trust import keyfiles, signify, trusted
 from templates_app.trust.signify import PublicKey, SecretKey, Signature
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -280,22 +280,22 @@ def test_the_key_number_is_compared_before_any_cryptography(monkeypatch):
 
 def test_the_key_number_proves_nothing():
     """A stranger who gives his key the number of a trusted one is refused by the signature."""
-    trusted, stranger = PublicKey.parse(PAIR.public), SecretKey.load(OTHER.secret)
-    forged = SecretKey(trusted.keynum, stranger.seed, b"x").sign(MESSAGE)
+    known, stranger = PublicKey.parse(PAIR.public), SecretKey.load(OTHER.secret)
+    forged = SecretKey(known.keynum, stranger.seed, b"x").sign(MESSAGE)
     with pytest.raises(SignatureRejected) as refused:
-        trusted.verify(MESSAGE, forged)
+        known.verify(MESSAGE, forged)
     assert type(refused.value) is SignatureRejected
 
 
 def test_of_two_trusted_keys_with_one_number_the_right_one_is_found():
     one, two = SecretKey.load(PAIR.secret), SecretKey.load(OTHER.secret)
     two = SecretKey(one.keynum, two.seed, b"x")
-    trusted = [signify.TrustedKey("a", one.public_key), signify.TrustedKey("b", two.public_key)]
+    keys = [signify.TrustedKey("a", one.public_key), signify.TrustedKey("b", two.public_key)]
     for label, secret in (("a", one), ("b", two)):
-        found = signify.verify_with_any(MESSAGE, secret.sign(MESSAGE), trusted)
+        found = signify.verify_with_any(MESSAGE, secret.sign(MESSAGE), keys)
         assert found.label == label
     with pytest.raises(SignatureRejected, match=r"\(a, b\)"):
-        signify.verify_with_any(b"other", one.sign(MESSAGE), trusted)
+        signify.verify_with_any(b"other", one.sign(MESSAGE), keys)
     with pytest.raises(SigningKeyUntrusted):
         signify.verify_with_any(MESSAGE, one.sign(MESSAGE), [])
 
@@ -496,7 +496,7 @@ def write(path: Path, text: str, mode: int = 0o644) -> None:
 
 def problem(directory: Path) -> str:
     """The one problem's reason; the good key is trusted all the same."""
-    found = signify.read_trusted(directory)
+    found = trusted.read_trusted(directory)
     assert [key.label for key in found.keys] == ["good"]
     (one,) = found.problems
     assert one.code == "trusted_key_unusable"
@@ -506,14 +506,14 @@ def problem(directory: Path) -> str:
 def test_keys_come_in_the_order_of_their_names_with_the_file_as_label(directory: Path):
     write(directory / "a-2026.01_x@host+1.pub", OTHER.public)
     write(directory / "readme.txt", "not looked at")
-    found = signify.read_trusted(directory)
+    found = trusted.read_trusted(directory)
     assert [key.label for key in found.keys] == ["a-2026.01_x@host+1", "good"]
     assert found.keys[1].public_key == PublicKey.parse(PAIR.public)
     assert found.problems == ()
 
 
 def test_no_directory_trusts_nobody():
-    assert signify.read_trusted(None) == signify.TrustedKeys((), ())
+    assert trusted.read_trusted(None) == trusted.TrustedKeys((), ())
 
 
 def test_a_link_is_not_followed(directory: Path, tmp_path: Path):
@@ -574,20 +574,20 @@ def test_what_is_no_public_key_is_a_problem(directory: Path, text: str):
 
 def test_a_directory_that_others_can_write_trusts_nobody(directory: Path):
     directory.chmod(0o777)
-    found = signify.read_trusted(directory)
+    found = trusted.read_trusted(directory)
     assert found.keys == () and "can write" in found.problems[0].detail
 
 
 def test_a_directory_of_somebody_else_trusts_nobody(directory: Path):
     os.chown(directory, 12345, 0)
-    found = signify.read_trusted(directory)
+    found = trusted.read_trusted(directory)
     assert found.keys == () and "12345" in found.problems[0].detail
 
 
 def test_a_directory_that_is_not_there_trusts_nobody_and_says_so(tmp_path: Path):
     for place in (tmp_path / "gone", tmp_path / "file"):
         (tmp_path / "file").write_text("")
-        found = signify.read_trusted(place)
+        found = trusted.read_trusted(place)
         assert found.keys == () and "cannot be read" in found.problems[0].detail
 
 
@@ -595,10 +595,10 @@ def test_a_file_that_the_server_may_not_read_is_a_problem(directory: Path):
     """Asked by a process that is not root, for which every file is open."""
     write(directory / "closed.pub", OTHER.public, 0o600)
     code = (
-        "import os, sys; from pathlib import Path; from templates_app.trust import signify\n"
+        "import os, sys; from pathlib import Path; from templates_app.trust import trusted\n"
         "place = os.open(sys.argv[1], os.O_RDONLY); os.fchdir(place)\n"
         "os.setgid(12345); os.setuid(12345)\n"
-        "found = signify.read_trusted(Path('.'))\n"
+        "found = trusted.read_trusted(Path('.'))\n"
         "print([key.label for key in found.keys], *(one.detail for one in found.problems))"
     )
     done = subprocess.run(
@@ -614,13 +614,47 @@ def test_a_file_that_the_server_may_not_read_is_a_problem(directory: Path):
 def test_a_problem_is_logged_once_and_again_when_it_comes_back(directory: Path, caplog):
     write(directory / "odd.pub", "nonsense")
     for _ in range(3):
-        assert [key.label for key in signify.load_trusted(directory)] == ["good"]
+        assert [key.label for key in trusted.load_trusted(directory)] == ["good"]
     assert caplog.text.count("odd.pub") == 1
     (directory / "odd.pub").unlink()
-    signify.load_trusted(directory)
+    trusted.load_trusted(directory)
     write(directory / "odd.pub", "nonsense")
-    signify.load_trusted(directory)
+    trusted.load_trusted(directory)
     assert caplog.text.count("odd.pub") == 2
+
+
+def test_a_file_is_read_again_when_anything_about_it_changes(directory: Path, monkeypatch):
+    read = []
+    real = trusted._read_one
+    monkeypatch.setattr(trusted, "_read_one", lambda path: read.append(path.name) or real(path))
+    monkeypatch.setattr(trusted, "_known_files", trusted._KnownFiles())
+    good, other = directory / "good.pub", directory / "other"
+
+    def keys() -> list[str]:
+        return [key.public_key.key_id for key in trusted.read_trusted(directory).keys]
+
+    first = keys()
+    assert keys() == first and len(read) == 2, "what has just changed is not believed"
+    monkeypatch.setattr(trusted._KnownFiles, "SETTLED", -(10**12))
+    keys()
+    read.clear()
+    assert keys() == first and read == []
+    # Other content of the same size, in place, with the old times put back.
+    times = good.stat()
+    with good.open("r+") as file:
+        file.write(OTHER.public)
+        file.truncate()
+    os.utime(good, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert keys() != first and read == ["good.pub"]
+    write(other, PAIR.public)
+    other.rename(good)
+    assert keys() == first
+    good.chmod(0o666)
+    assert keys() == []
+    good.chmod(0o644)
+    assert keys() == first
+    good.unlink()
+    assert keys() == []
 
 
 @pytest.mark.parametrize("make", ["link", "fifo", "long", "gone"])

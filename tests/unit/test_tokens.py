@@ -30,13 +30,6 @@ from tests.liars import (
 from tests.registries import certificates
 
 
-@pytest.fixture(autouse=True)
-def nothing_known(monkeypatch):
-    """What other tests learnt of a host with the same port by chance."""
-    monkeypatch.setattr(tokens, "_tokens", {})
-    monkeypatch.setattr(tokens, "_wanted", {})
-
-
 def gives(**said):
     return lambda it: it.send(200, json.dumps(said).encode())
 

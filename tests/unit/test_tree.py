@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import signal
 import socket
 import stat
@@ -18,7 +17,16 @@ import pytest
 
 from templates_app.errors import PoolUnavailable, TreeChanged, TreeRefused
 from templates_app.trust import tree
-from tests.unit.trees import ODD_NAMES, digest, mtree, odd_tree, scan, write
+from tests.unit.trees import (
+    ODD_NAMES,
+    TAMPERING,
+    UNSEEN_BY_MTREE,
+    digest,
+    mtree,
+    odd_tree,
+    scan,
+    write,
+)
 
 
 @pytest.fixture
@@ -188,55 +196,6 @@ def test_progress_is_not_told_at_every_entry(root: Path):
 
 def test_stock_mtree_finds_nothing_to_say_of_the_untouched_tree(root: Path):
     assert mtree(scan(root)[1], root) == ""
-
-
-def replace(path: Path, make: Callable[[Path], None]) -> None:
-    path.unlink()
-    make(path)
-
-
-TAMPERING: dict[str, Callable[[Path], object]] = {
-    "content of the same size": lambda t: (t / "a/b").write_bytes(b"9"),
-    "longer content": lambda t: (t / "set-id").write_bytes(b"#!/bin/sh"),
-    "content under an odd name": lambda t: (t / "star*").write_bytes(b"7"),
-    "a set-id bit more": lambda t: (t / "a/b").chmod(0o4644),
-    "a set-id bit less": lambda t: (t / "set-id").chmod(0o4755),
-    "a directory's mode": lambda t: (t / "a").chmod(0o777),
-    "a sticky bit less": lambda t: next(t.glob("dir with*")).chmod(0o777),
-    "the root's mode": lambda t: t.chmod(0o700),
-    "owner": lambda t: os.chown(t / "a.b", 1000, 0),
-    "group": lambda t: os.chown(t / "a.b", 0, 1000),
-    "owner of a link": lambda t: os.lchown(t / "to-dir", 5, 0),
-    "owner of a device": lambda t: os.chown(t / "null", 1, 1),
-    "a file more": lambda t: (t / "a/extra").write_bytes(b""),
-    "a file more that star* would match": lambda t: (t / "starling").write_bytes(b""),
-    "a hidden file more": lambda t: (t / "a/.x").write_bytes(b""),
-    "a file less": lambda t: (t / "empty").unlink(),
-    "an odd file less": lambda t: (t / "tab\tand\nnewline").unlink(),
-    "a directory more": lambda t: (t / "a/deep").mkdir(),
-    "a directory less": lambda t: shutil.rmtree(t / "a"),
-    "a link elsewhere": lambda t: replace(t / "link", lambda p: p.symlink_to("/etc/shadow")),
-    "an odd link elsewhere": lambda t: replace(t / "odd link", lambda p: p.symlink_to("to [x]")),
-    "a file now a link": lambda t: replace(t / "a.b", lambda p: p.symlink_to("a/b")),
-    "a link now a file": lambda t: replace(t / "dangling", lambda p: p.write_bytes(b"") and None),
-    "a fifo now a file": lambda t: replace(t / "fifo", lambda p: p.write_bytes(b"") and None),
-    "a file now a directory": lambda t: replace(t / "a!", Path.mkdir),
-    "renamed": lambda t: (t / "a.b").rename(t / "a,b"),
-}
-#: What mtree has no keyword for: the digest alone covers it.
-UNSEEN_BY_MTREE: dict[str, Callable[[Path], object]] = {
-    "a capability less": lambda t: os.removexattr(t / "ping", "security.capability"),
-    "a capability more": lambda t: os.setxattr(
-        t / "a.b", "security.capability", os.getxattr(t / "ping", "security.capability")
-    ),
-    "another value": lambda t: os.setxattr(t / "ping", "user.a", b"1"),
-    "an attribute more on a directory": lambda t: os.setxattr(t / "a", "user.z", b"1"),
-    "an attribute on the root": lambda t: os.setxattr(t, "user.z", b"1"),
-    "a hard link split": lambda t: replace(
-        t / "a.linked", lambda p: write(os.fsencode(p), b"linked " * 100)
-    ),
-    "two files made one": lambda t: replace(t / "twin2", lambda p: p.hardlink_to(t / "twin1")),
-}
 
 
 @pytest.mark.parametrize("what", TAMPERING)

@@ -351,6 +351,16 @@ def test_more_segments_than_any_program_has_are_not_walked(root):
     assert time.monotonic() - begun < 1
 
 
+@pytest.mark.parametrize(("at", "value"), [(54, 57), (32, 2**64 - 1), (32, 2**63 - 100)])
+def test_program_headers_that_no_kernel_would_read_are_not_read(root, at, value):
+    """Of another size than there is, or beyond any file."""
+    form = "<H" if at == 54 else "<Q"
+    data = bytearray(LINUX_PROGRAM)
+    struct.pack_into(form, data, at, value)
+    (root / "bin/odd").write_bytes(data)
+    assert judge(root, LINUX).reason == "no ELF program was found; 1 could not be read"
+
+
 @pytest.mark.parametrize("wide", [True, False])
 def test_sections_are_not_looked_at(root, wide):
     """As in the kernel: a program whose table of sections is nonsense runs, so it has an ABI."""

@@ -9,6 +9,8 @@ from typing import Any
 
 from templates_app import store
 from templates_app.management.base import Command as Base
+from templates_app.management.base import who
+from templates_app.services import access
 
 
 class Command(Base):
@@ -24,9 +26,19 @@ class Command(Base):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        count = 0
+        count, after, last = 0, options["after"], store.size()
+        # First: an export that is cut off has been one all the same. It ends before its own trace.
+        if not access.exported(
+            what="events",
+            first=after + 1,
+            last=last,
+            events=max(last - max(after, 0), 0),
+            question="",
+            context=who(),
+        ):
+            self.say("The log cannot be written: this export is not recorded in it.")
         try:
-            for line in store.export(after=options["after"]):
+            for line in store.export(after=after, last=last):
                 self.stdout.write(line)
                 count += 1
             self.stdout.flush()

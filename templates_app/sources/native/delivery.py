@@ -36,6 +36,7 @@ class Delivery:
     on_change: Callable[[], None]
     tell_each: bool  # the reader tells of the tree after each layer, else after the last
     error: BaseException | None = None
+    handed: int = 0  # the layer that the reader was handed last
     here: list[int] = field(default_factory=list)  # bytes of each layer that have come
     incoming: list[Incoming] = field(default_factory=list)
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -70,6 +71,10 @@ class Delivery:
     @property
     def cached(self) -> int:
         return sum(one.cached for one in self.incoming)
+
+    def verdict(self, seconds: float) -> BaseException | None:
+        """What is wrong with the download of the layer that the reader has, waiting for its end."""
+        return self.error or self.incoming[self.handed].verdict(seconds)
 
     def stop(self) -> None:
         """All threads are over, whatever they did. What has come stays in the cache."""
@@ -114,6 +119,7 @@ class Delivery:
         last = len(self.layers) - 1
         for number in range(self.first, len(self.layers)):
             layer, incoming = self.layers[number], self.incoming[number]
+            self.handed = number
             said = {
                 "layer": number,
                 "media_type": layer.media_type,

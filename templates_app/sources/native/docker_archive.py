@@ -83,8 +83,8 @@ def _familiar(name: str) -> str:
     return short if ":" in short.rpartition("/")[2] else f"{short}:latest"
 
 
-def manifest(image: Image, found: Found) -> tuple[Digest, Manifest]:
-    """The manifest that is made of an image's parts, and its digest."""
+def manifest(image: Image, found: Found) -> tuple[Manifest, bytes]:
+    """The manifest that is made of an image's parts, and its bytes."""
     document = {
         "schemaVersion": 2,
         "mediaType": _MANIFEST,
@@ -96,7 +96,7 @@ def manifest(image: Image, found: Found) -> tuple[Digest, Manifest]:
     if not isinstance(made, Manifest):
         raise TypeError("a manifest was made")
     layers = tuple(replace(one, media_type=_PLAIN_LAYER) for one in made.layers)
-    return documents.sha256(data), replace(made, layers=layers)
+    return replace(made, layers=layers), data
 
 
 def _describe(media_type: str, digest: Digest, size: int) -> dict[str, Json]:

@@ -37,20 +37,14 @@ from templates_app.sources.native.crew import Crew
 from templates_app.sources.native.delivery import Delivery
 from templates_app.sources.native.limits import Limits
 from templates_app.sources.native.wire import Say
+from templates_app.trust.compare import SKIPPED
 
 logger = logging.getLogger("coppice.native")
 
 _TICK = 0.25  # seconds between two looks at the clock
+#: Seconds that a download gets to its end, and so to its verdict, once its layer was refused.
+_VERDICT = 2.0
 
-#: What of an image could not be applied, as the writer counts it, in words.
-_SKIPPED = {
-    "owners": "owners are the server's: it does not run as root",
-    "modes": "modes give the owner more: the server does not run as root",
-    "devices": "devices are missing: the server does not run as root",
-    "attributes": "capabilities are missing: the server does not run as root",
-    "flags": "file flags are missing: this system has none",
-    "unsupported": "extended attributes are missing: the pool keeps none",
-}
 _confined: set[str] = set()  # what was logged already that a process could not give up
 
 
@@ -104,8 +98,10 @@ def fetch(
             delivery.start(processes.reader.control)
             return work.run()
         except (PullFailed, TreeRefused) as error:
-            # To the reader a download that broke is an archive that is cut off.
-            if (cause := work.blame(delivery.error or error, cache)) is not error:
+            # To the reader a download that broke is an archive that is cut off, and another body (a
+            # page that says "log in") an image that breaks a rule: it is not told of the verdict.
+            wrong = delivery.verdict(_VERDICT) or error
+            if (cause := work.blame(wrong, cache)) is not error:
                 raise cause from error
             raise
         finally:
@@ -215,7 +211,7 @@ class _Fetch:
     def _deviations(self) -> list[Deviation]:
         return [
             Deviation(path=".", reason=f"{words} ({count} entries)")
-            for what, words in _SKIPPED.items()
+            for what, words in SKIPPED.items()
             if (count := self.written["skipped"][what])
         ]
 

@@ -15,11 +15,18 @@ from templates_app.errors import (
     StorageReadOnly,
     TreeRefused,
 )
+from templates_app.sources.native.limits import shown
 
 #: What a process may say that went wrong. Anything else is a fault of ours.
 _KNOWN = {one.code: one for one in (TreeRefused, OutOfSpace, StorageReadOnly, PoolUnavailable)}
 #: The rules by which an image is refused for what the system says of it (docs/reference/layers.md).
-RULES = (LINKS, MEMORY) = ("links", "memory")
+RULES = (ATTRIBUTES, FOLDED, LINKS, MEMORY, OWNERS) = (
+    "attributes",
+    "folded-names",
+    "links",
+    "memory",
+    "owners",
+)
 _MAX_PRIVATE = 4000  # characters
 
 
@@ -55,6 +62,41 @@ def again(who: str, said: dict[str, Any]) -> CoppiceError:
     if known := _KNOWN.get(str(code)):
         return known(detail, hint=hint, extra=extra, private=private)
     return ProgramFailed(f"The native engine's {who} failed.", private=private)
+
+
+def attribute_too_large(name: bytes, size: int) -> TreeRefused:
+    """The refusal of an entry of which the pool's file system does not keep all attributes."""
+    return TreeRefused(
+        f"The image has an extended attribute {shown(name)} of {size} bytes, and an entry with"
+        " larger attributes than the pool's file system keeps.",
+        hint="ext4 keeps 4 KB of them for a file, zfs-fuse some hundred bytes of one;"
+        " OpenZFS keeps what an image may have.",
+        extra={"rule": ATTRIBUTES},
+    )
+
+
+def folded(error: FileExistsError) -> TreeRefused:
+    """The refusal of a name that the pool's file system takes for another one of the image."""
+    found = error.filename2 or error.filename
+    name = shown(found if isinstance(found, bytes) else b"")
+    return TreeRefused(
+        f"The image has {name} and a name that differs from it in case or in Unicode's form alone;"
+        " for the pool's file system they are one.",
+        hint="Use a pool that keeps names apart: casesensitivity=sensitive, normalization=none.",
+        extra={"rule": FOLDED},
+    )
+
+
+def of_owner(error: OSError, uid: int, gid: int) -> Exception:
+    """What chown(2) raised, or the refusal of an owner that does not exist on this pool."""
+    if error.errno != errno.EINVAL:
+        return error
+    return TreeRefused(
+        f"The image has an entry of the owner {uid}:{gid}, which the pool's file system, or the"
+        " user namespace that the server is in, has not.",
+        hint="Mend the image, or give the server's user namespace these owners.",
+        extra={"rule": OWNERS},
+    )
 
 
 def _of_storage(error: OSError) -> BaseException:

@@ -27,6 +27,7 @@ from templates_app.trust.attributes import CAPABILITY
 #: What goes on after the entry's name.
 RULES = {
     "checksum": "has a header whose checksum is wrong",
+    "device": "has device numbers in an extended header, where not every reader sees them",
     "extension-orphan": "is an extended header without an entry after it",
     "extension-record": "has a malformed extended header",
     "extension-size": "has too large an extended header",
@@ -197,6 +198,8 @@ def extend(extended: Extended, body: bytes, name: bytes) -> None:
             extended.flags = tuple(sorted(word for word in words if word is not None))
         elif _is_sparse(key):
             raise broken("sparse", name)
+        elif key in (b"SCHILY.devmajor", b"SCHILY.devminor"):
+            raise broken("device", name)
     if xattrs:
         if sum(len(key) + len(value) for key, value in xattrs.items()) > MAX_XATTRS:
             raise broken("xattr", name)
@@ -213,7 +216,7 @@ def _checked_name(value: bytes, name: bytes) -> bytes:
 
 
 def _is_sparse(key: bytes) -> bool:
-    return key.startswith(b"GNU.sparse.") or key == b"SCHILY.realsize"
+    return key.startswith(b"GNU.sparse.") or key in (b"SCHILY.realsize", b"SUN.holesdata")
 
 
 def _decimal(value: bytes, name: bytes, most: int) -> int:
@@ -254,5 +257,7 @@ def _add_xattr(xattrs: dict[bytes, bytes], key: bytes, value: bytes, name: bytes
 
 
 def _is_capability(value: bytes) -> bool:
-    """What Linux takes (capability.h, revisions 2 and 3); anything else is EINVAL at the end."""
-    return (len(value), value[3:4]) in ((20, b"\x02"), (24, b"\x03"))
+    """What Linux takes (capability.h: revisions 2 and 3, with the flag "effective" or without);
+    anything else is EINVAL at the end."""
+    revision = {20: b"\x02", 24: b"\x03"}.get(len(value))
+    return value[:3] in (b"\0\0\0", b"\1\0\0") and value[3:4] == revision

@@ -128,11 +128,9 @@ class Incoming:
         self._file = file
         try:
             self._fill(file)
-        except CoppiceError as error:
-            # What a broken connection left can be resumed. Wrong bytes are of no use, and where
-            # the disk is full, what came is in the way of everything else.
-            if isinstance(error, OutOfSpace) or error.extra.get("reason") == "corrupt":
-                with storage_errors():
+        except BaseException as error:
+            with storage_errors():
+                if _is_useless(file, error):
                     part.unlink(missing_ok=True)
             raise
         with storage_errors():
@@ -247,6 +245,12 @@ class Incoming:
                 raise self._error
             return self._readable
 
+    def verdict(self, seconds: float) -> BaseException | None:
+        """What :meth:`run` raised, if it ends within that time and did."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._done or self._error is not None, seconds)
+            return self._error
+
     def stream(self) -> io.RawIOBase:
         """The blob from its front, as it comes. Its end comes after the verdict."""
         return _Stream(self)
@@ -282,6 +286,16 @@ class _Stream(io.RawIOBase):
                 got = self._incoming.read_at(wanted, self._position)
         self._position += got
         return got
+
+
+def _is_useless(file: io.FileIO, error: BaseException) -> bool:
+    """Whether nothing can be resumed of what an error ended.
+
+    What a broken connection left can be. Wrong bytes are of no use, and where the disk is full,
+    what came is in the way of everything else.
+    """
+    wrong = isinstance(error, CoppiceError) and error.extra.get("reason") == "corrupt"
+    return wrong or isinstance(error, OutOfSpace) or not os.fstat(file.fileno()).st_size
 
 
 def fetch(

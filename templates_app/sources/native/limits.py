@@ -26,6 +26,11 @@ class Limits:
     seconds: int = 3600  # of a layer, from its first byte to its last
     memory_bytes: int = 4 * 2**30  # of one of the engine's processes
 
+    @property
+    def manifest_bytes(self) -> int:
+        """Of the tree's manifest, which the server holds, now and then with a copy."""
+        return self.memory_bytes // 8
+
 
 def refused(rule: str, path: bytes, what: str) -> CoppiceError:
     """The image may not be imported: ``what`` goes on after the path, ``rule`` names the rule."""

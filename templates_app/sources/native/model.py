@@ -107,8 +107,17 @@ class Tree:
         return tuple(said)
 
     def manifest(self) -> Iterator[bytes]:
-        """The canonical manifest of the tree as it is between two layers, in pieces."""
-        return manifest.write(self._shape.root)
+        """The canonical manifest of the tree as it is between two layers, in pieces. TreeRefused.
+
+        Each line has a whole path, so a small archive may have a large one; and it is the one thing
+        of an image that the server takes into its own memory.
+        """
+        size = 0
+        for piece in manifest.write(self._shape.root):
+            size += len(piece)
+            if size > self._limits.manifest_bytes:
+                raise broken("manifest-bytes", b".")
+            yield piece
 
     def begin(self) -> None:
         """The entries that come now are of the next layer."""

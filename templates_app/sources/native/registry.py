@@ -7,11 +7,12 @@ asked first, under their own credentials, and the registry itself where they fai
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Self, TypeVar
 
 from templates_app.errors import ImportTimeout, MalformedDigest, NotAnImage, PullFailed
@@ -68,7 +69,13 @@ class _Place:
 
     def at(self, kind: str, what: str) -> Url:
         # A digest or a tag: both grammars have nothing that an address must escape.
-        return self.url.join(f"{self.url.target}/{kind}/{what}{self.query}")
+        query = self.query.replace("?", "&") if "?" in what else self.query
+        return self.url.join(f"{self.url.target}/{kind}/{what}{query}")
+
+
+#: Pages of one list of referrers that are read.
+_PAGES = 5
+_NEXT = re.compile(r'<[^>?]*(\?[^>\s]*)>\s*;\s*rel="?next"?')
 
 
 class Registry:
@@ -129,6 +136,27 @@ class Registry:
 
         return self._first("HEAD", str(what), read)
 
+    def standing(self, tag: str, known: Digest, *, seconds: float) -> Digest | None:
+        """What a tag names now, by one HEAD in ``seconds``; None where the registry does not say.
+
+        It is asked for what is not ``known``: a registry whose ETags are digests, as most have
+        them (RFC 9110 section 13.1.2), then answers 304.
+        """
+
+        def read(place: _Place, answer: Answer) -> Digest | None:
+            if answer.status not in (200, 304):
+                raise self._failure(place, answer)
+            answer.discard()
+            if answer.status == 304:
+                return known
+            try:
+                return Digest.parse(answer.header("Docker-Content-Digest"))
+            except MalformedDigest:
+                return None
+
+        headers = {"If-None-Match": f'"{known}"'}
+        return self._first("HEAD", tag, read, headers=headers, seconds=seconds, attempts=2)
+
     def manifest(self, what: Digest | str) -> Document:
         """By digest or tag. NotAnImage where it is too large to be one."""
 
@@ -149,6 +177,33 @@ class Registry:
             return Document(data, media_type, digest)
 
         return self._first("GET", str(what), read)
+
+    def referrers(self, digest: Digest) -> list[bytes] | None:
+        """Pages of the index of what refers to a manifest; None where there is no such list (I9).
+
+        Of the address of a next page only its query counts: no registry sends us elsewhere.
+        """
+
+        def read(place: _Place, answer: Answer) -> tuple[bytes, str]:
+            if answer.status != 200:
+                raise self._failure(place, answer)
+            found = _NEXT.search(answer.header("Link"))
+            data = answer.read(documents.MAX_DOCUMENT)
+            answer.close()
+            return data, found[1] if found else ""
+
+        pages: list[bytes] = []
+        more = ""
+        try:
+            while not pages or (more and len(pages) < _PAGES):
+                what = f"{digest}{more}"
+                data, more = self._first("GET", what, read, kind="referrers", attempts=2)
+                pages.append(data)
+        except PullFailed as error:
+            if pages or error.extra.get("reason") != "not_found":
+                raise
+            return None
+        return pages
 
     def document(self, digest: Digest, size: int) -> bytes:
         """A small blob, such as a config, compared with its digest; in the time of a question."""
@@ -187,19 +242,31 @@ class Registry:
 
     # --- questions -------------------------------------------------------------------------------
 
-    def _first(self, method: str, what: str, read: Callable[[_Place, Answer], T]) -> T:
+    def _first(
+        self,
+        method: str,
+        what: str,
+        read: Callable[[_Place, Answer], T],
+        *,
+        kind: str = "manifests",
+        headers: Mapping[str, str] = MappingProxyType({}),
+        seconds: float = ASK_SECONDS,
+        attempts: int = ATTEMPTS,
+    ) -> T:
         """What the first place that knows it says of a manifest."""
         with self._told():
             for place in self._living():
                 with self._or_the_next(place):
                     return self._client.ask(
                         method,
-                        place.at("manifests", what),
-                        Deadline(self._seconds(MIRROR_SECONDS if place.mirror else ASK_SECONDS)),
+                        place.at(kind, what),
+                        Deadline(
+                            self._seconds(min(seconds, MIRROR_SECONDS) if place.mirror else seconds)
+                        ),
                         partial(self._heard, partial(read, place)),
-                        headers={"Accept": ACCEPT},
+                        headers={"Accept": ACCEPT, **headers},
                         authorize=place.authorizer.authorize,
-                        attempts=1 if place.mirror else ATTEMPTS,
+                        attempts=1 if place.mirror else attempts,
                     )
         raise AssertionError("the registry itself is the last place")
 

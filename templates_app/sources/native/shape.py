@@ -11,7 +11,7 @@ from templates_app.errors import CoppiceError
 from templates_app.sources.native.limits import MAX_COMPONENT, MAX_DEPTH, shown
 from templates_app.sources.native.nodes import PLAIN, PLAIN_TEXT, Child, Directory, Name
 from templates_app.sources.native.operations import ROOT, Do, Operation
-from templates_app.sources.native.rules import MAX_HOPS, broken
+from templates_app.sources.native.rules import MAX_HOPS, MAX_STEPS, broken
 
 MAX_FINDINGS = 10  # sentences about single paths
 _MKDIR, _KNOWN, _REMOVE, _SETTLE = int(Do.MKDIR), int(Do.KNOWN), int(Do.REMOVE), int(Do.SETTLE)
@@ -90,7 +90,7 @@ class Shape:
     ) -> Directory:
         at = self.root
         to_come = parts[::-1]
-        hops = 0
+        hops = steps = 0
         while to_come:
             part = to_come.pop()
             if part == b"..":  # of a symlink's target: that has no parent above the root
@@ -104,12 +104,14 @@ class Shape:
                 continue
             target = child.target if child else None
             if child and target and (through_lower_links or child.layer == self.layer):
-                hops += 1
-                if hops > MAX_HOPS:
-                    raise broken("symlink-loop", b"/".join(parts))
                 if target.startswith(b"/"):
                     at = self.root
-                to_come += target.split(b"/")[::-1]
+                onward = target.split(b"/")[::-1]
+                to_come += onward
+                hops += 1
+                steps += len(onward)
+                if hops > MAX_HOPS or steps > MAX_STEPS:
+                    raise broken("symlink-loop", b"/".join(parts))
             else:
                 at = otherwise(at, part, child)
         return at

@@ -12,7 +12,6 @@ be applied: they are counted, and ``skipped`` says so.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
@@ -20,9 +19,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from templates_app.sources.native import wire
+from templates_app.sources.native import failures, wire
+from templates_app.sources.native.disk import folds_names, has_room, set_time, write_soon
 from templates_app.sources.native.entry import Kind
 from templates_app.sources.native.operations import ROOT, Do, Meta
+from templates_app.sources.native.removing import remove_below, unlink
 from templates_app.trust import attributes
 
 MAX_OPEN = 128  # directories that stay open
@@ -32,6 +33,8 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _SET_ID = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 _NO_ATTRIBUTES = (errno.ENOTSUP, errno.EOPNOTSUPP)
+#: ext4 has one block for all attributes of a file, and calls that full, too.
+_TOO_LARGE = (errno.ENOSPC, errno.E2BIG, errno.ERANGE)
 _WITH_ATTRIBUTES = frozenset({Do.FILE, wire.LARGE, Do.SYMLINK, Do.NODE, Do.SETTLE})
 _DEVICES = {Kind.CHARACTER: stat.S_IFCHR, Kind.BLOCK: stat.S_IFBLK}
 
@@ -86,7 +89,13 @@ class Writer:
     def run(self, frames: Callable[[], bytes], on_stop: Callable[[int], None]) -> None:
         """Execute frames for ever; Broken ends it. ``on_stop`` is called at each layer's end."""
         while True:
-            self._execute(frames(), on_stop)
+            frame = frames()
+            try:
+                self._execute(frame, on_stop)
+            except FileExistsError as error:
+                if not folds_names(self.root):
+                    raise
+                raise failures.folded(error) from error
 
     def _execute(self, frame: bytes, on_stop: Callable[[int], None]) -> None:
         at, end = 0, len(frame)
@@ -155,7 +164,7 @@ class Writer:
             self._remove(parent, name, number)
         elif do == wire.SAME_TIME:
             then = self._times[number]
-            os.utime(self._directory(number).fd, ns=(then, then))
+            set_time(self._directory(number).fd, then)
         else:
             raise wire.Broken(f"{do} is no operation")
 
@@ -200,7 +209,7 @@ class Writer:
             self._attributed.add(number)
             self._attributes(fd, xattrs)
         if mtime is not None:
-            os.utime(fd, ns=(mtime, mtime))
+            set_time(fd, mtime)
         if flags:
             self._flags(fd, flags)
         # It may give its group to what is made in it from now on.
@@ -243,11 +252,11 @@ class Writer:
         if xattrs:
             self._attributes(fd, xattrs)
         if mtime is not None:
-            os.utime(fd, ns=(mtime, mtime))
+            set_time(fd, mtime)
         if flags:
             self._flags(fd, flags)
         if self._size >= _EARLY:
-            _write_soon(fd)
+            write_soon(fd)
         os.close(fd)
         self._file = -1
 
@@ -255,7 +264,10 @@ class Writer:
         if uid == uid_now and gid == gid_now:
             return
         if self.privileged:
-            os.fchown(fd, uid, gid)
+            try:
+                os.fchown(fd, uid, gid)
+            except OSError as error:
+                raise failures.of_owner(error, uid, gid) from error
         else:
             self.skipped.owners += 1
 
@@ -266,6 +278,7 @@ class Writer:
         return mode | least
 
     def _attributes(self, fd: int, xattrs: tuple[tuple[bytes, bytes], ...]) -> None:
+        put = {}
         for name, value in xattrs:
             if name == attributes.CAPABILITY and not self.privileged:
                 self.skipped.attributes += 1
@@ -273,9 +286,18 @@ class Writer:
             try:
                 attributes.put(fd, name, value)
             except OSError as error:
+                if error.errno in _TOO_LARGE and has_room(fd):
+                    raise failures.attribute_too_large(name, len(value)) from error
                 if error.errno not in _NO_ATTRIBUTES:
                     raise
                 self.skipped.unsupported += 1
+            else:
+                put[name] = value
+        # Of a value of a thousand bytes zfs-fuse keeps eight others, and says nothing.
+        kept = dict(attributes.extended(fd)) if put else {}
+        for name, value in put.items():
+            if kept.get(name) != value and name != attributes.CAPABILITY:
+                raise failures.attribute_too_large(name, len(value))
 
     def _flags(self, fd: int, words: tuple[bytes, ...]) -> None:
         if not attributes.put_flags(fd, words):
@@ -290,7 +312,7 @@ class Writer:
         os.symlink(target, name, dir_fd=into.fd)
         self._own_name(into, name, uid, gid)
         if mtime is not None:
-            os.utime(name, ns=(mtime, mtime), dir_fd=into.fd, follow_symlinks=False)
+            set_time(name, mtime, dir_fd=into.fd, follow_symlinks=False)
 
     def _link(self, parent: int, name: bytes, source_parent: int, source: bytes) -> None:
         if (source_parent, source) in self._unmade:
@@ -321,13 +343,16 @@ class Writer:
             os.chmod(name, mode, dir_fd=into.fd)  # noqa: PTH101 - made above, and no link
         self.skipped.unsupported += bool(xattrs)  # user.* is for files and directories alone
         if mtime is not None:
-            os.utime(name, ns=(mtime, mtime), dir_fd=into.fd, follow_symlinks=False)
+            set_time(name, mtime, dir_fd=into.fd, follow_symlinks=False)
 
     def _own_name(self, into: _Open, name: bytes, uid: int, gid: int) -> None:
         if (uid, gid) == (self._uid, into.gid):
             return
         if self.privileged:
-            os.chown(name, uid, gid, dir_fd=into.fd, follow_symlinks=False)
+            try:
+                os.chown(name, uid, gid, dir_fd=into.fd, follow_symlinks=False)
+            except OSError as error:
+                raise failures.of_owner(error, uid, gid) from error
         else:
             self.skipped.owners += 1
 
@@ -339,7 +364,7 @@ class Writer:
             if (parent, name) in self._unmade:
                 self._unmade.discard((parent, name))
             else:
-                _unlink(into, name)
+                unlink(into, name)
             return
         # Numbers are not used twice, so no descriptor below is asked for again; none stays open.
         self._close_all(but=parent)
@@ -355,69 +380,6 @@ class Writer:
             os.close(self._file)
 
 
-def remove_below(parent: int, name: bytes) -> None:
-    """Remove the directory ``name`` with all below it, following nothing.
-
-    Not recursive in Python: a tree may be as deep as the model allows.
-    """
-    stack = [_emptied(parent, name)]
-    try:
-        while stack:
-            fd, own, directories = stack[-1]
-            if directories:
-                stack.append(_emptied(fd, directories.pop()))
-                continue
-            stack.pop()
-            os.close(fd)
-            os.rmdir(own, dir_fd=stack[-1][0] if stack else parent)
-    finally:
-        for fd, _, _ in stack:
-            os.close(fd)
-
-
-def _emptied(parent: int, name: bytes) -> tuple[int, bytes, list[bytes]]:
-    """A directory whose files are gone: a descriptor, its name, and the directories in it."""
-    fd = os.open(name, _DIRECTORY, dir_fd=parent)
-    try:
-        attributes.clear_flags(fd)
-        with os.scandir(fd) as found:
-            entries = [(os.fsencode(one.name), one.is_dir(follow_symlinks=False)) for one in found]
-        for below, is_directory in entries:
-            if not is_directory:
-                _unlink(fd, below)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd, name, [below for below, is_directory in entries if is_directory]
-
-
-def _unlink(directory: int, name: bytes) -> None:
-    """File flags are cleared first (L16): an immutable file cannot be unlinked."""
-    try:
-        os.unlink(name, dir_fd=directory)
-    except PermissionError:
-        if not attributes.clear_flags_of(directory, name):
-            raise
-        os.unlink(name, dir_fd=directory)
-
-
 def _passes_group_on(mode: int) -> bool:
     """BSD gives what is made in a directory the directory's group, Linux where it is set-gid."""
     return sys.platform.startswith("freebsd") or bool(mode & stat.S_ISGID)
-
-
-def _write_soon(fd: int) -> None:
-    """Have the kernel begin to write the file out, without waiting: sync_file_range(2) of Linux."""
-    if _sync_file_range is not None:
-        _sync_file_range(fd, 0, 0, 2)  # SYNC_FILE_RANGE_WRITE; what fails here, the seal will say
-
-
-def _find_sync_file_range() -> Callable[[int, int, int, int], int] | None:
-    function = getattr(ctypes.CDLL(None, use_errno=True), "sync_file_range", None)
-    if function is None:
-        return None
-    function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-    return function  # type: ignore[no-any-return]
-
-
-_sync_file_range = _find_sync_file_range()
