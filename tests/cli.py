@@ -272,7 +272,7 @@ def in_terminal(
                 typed = ""
     os.close(ours)
     try:
-        status = process.wait(5)
+        status = process.wait(30)
     finally:
         process.kill()
         process.wait()

@@ -287,6 +287,12 @@ class Watched:
         self.seen.append(Look(layers, manifest, findings, scanned.getvalue()))
 
 
+def id_of_import(number: int) -> str:
+    """Of this process alone: it is what the processes of an import are found by, on all the host,
+    where another of pytest's workers imports at the same time."""
+    return f"{os.getpid() % 2**16:04x}{number:04x}"
+
+
 def tried(ground: Ground, cases: Sequence[Case]) -> list[str]:
     """Import each case; what was not as it should be."""
     write_layout(ground.layout, cases)
@@ -294,7 +300,7 @@ def tried(ground: Ground, cases: Sequence[Case]) -> list[str]:
     wrong = []
     for number, case in enumerate(cases, 1):
         begun = time.monotonic()
-        import_id = f"{os.getpid() % 2**16:04x}{number:04x}"
+        import_id = id_of_import(number)
         wrong += [f"{case.name}: {one}" for one in _judged(ground, case, import_id)]
         if (took := time.monotonic() - begun) > SECONDS:
             wrong.append(f"{case.name}: took {took:.0f} seconds")
@@ -321,7 +327,7 @@ def tried_together(ground: Ground, cases: Iterable[Case]) -> list[str]:
         layouts.write(ground.layout, {"together": document})
         seen: list[Look] = []
         source = ground.source("together")
-        import_id = f"{number:08x}"
+        import_id = id_of_import(number)
         run(ground, source, import_id, seen)
         ground.driver.destroy(generation_name("hostile", 1, import_id))
         by_layers = {look.layers: look for look in seen}

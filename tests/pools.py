@@ -48,7 +48,7 @@ def sh(*argv: str | Path, check: bool = True) -> str:
 
 def stubbornly(*argv: str | Path) -> None:
     """Run until it succeeds: after an unmount of FUSE "dataset is busy" is over in a moment."""
-    until = time.monotonic() + 10
+    until = time.monotonic() + 30
     while True:
         try:
             sh(*argv)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,8 @@ from pathlib import Path
 from typing import Self
 
 import psycopg
+
+from tests.ports import free_port
 
 
 class PostgresMissing(RuntimeError):
@@ -57,7 +58,7 @@ class Cluster:
             timeout=60,
             cwd="/",
         )
-        self.port = _free_port()
+        self.port = free_port()
         self._log = self._directory / "log"
         with self._log.open("wb") as log:
             self._server = subprocess.Popen(
@@ -76,7 +77,7 @@ class Cluster:
     def _await(self) -> None:
         if self._server is None:
             raise RuntimeError("not started")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             try:
                 psycopg.connect(self.url("postgres"), connect_timeout=5).close()
@@ -127,9 +128,3 @@ def _binaries() -> Path:
 
 def _major(initdb: Path) -> int:
     return int(initdb.parent.parent.name)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

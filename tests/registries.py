@@ -40,6 +40,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from deploy import images
 from deploy.images import Document
+from tests.ports import free_port
 
 USER, PASSWORD = "operator", "correct horse"  # noqa: S105 - of a registry that lives for a test
 STARTS_WITHIN = 30.0  # seconds
@@ -78,7 +79,7 @@ class Registry:
 
     def start(self) -> None:
         for _ in range(5):
-            self.port = _free_port()
+            self.port = free_port()
             self._spawn()
             if self._answers():
                 return
@@ -217,12 +218,6 @@ def _certificate(
 
 def _named(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 # --- the token service ---------------------------------------------------------------------------

@@ -118,7 +118,7 @@ def test_a_dead_registry_costs_one_question_and_holds_up_no_other(
     faults.on("/manifests/", hang=True)
     begun = time.monotonic()
     done = shop.run("check_drift", "--json")
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
     assert done.status == 6
     assert "Not every registry could be asked." in done.err
     assert states(done) == [

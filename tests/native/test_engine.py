@@ -241,7 +241,7 @@ def test_what_keeps_a_state_may_fail_while_the_next_layer_comes(held, into, wher
     begun = time.monotonic()
     with pytest.raises(OutOfSpace, match="no room for a snapshot"):
         fetch(held, resolved, into, where, states=States(done=None, keep=keep), import_id=ID)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 25
 
 
 @pytest.mark.parametrize("who", ["reader", "writer"])
@@ -263,7 +263,7 @@ def test_a_process_that_works_no_more_is_not_waited_for(held, into, tmp_path, wh
     with pytest.raises(ImportTimeout, match="within 2 seconds"):
         fetch(held, resolved, into, context(tmp_path / "state", step_seconds=2), import_id=ID)
     stopper.join()
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 25
 
 
 # --- without root --------------------------------------------------------------------------------
@@ -426,7 +426,7 @@ def test_a_layer_that_does_not_come_in_time(held, stalled, into, tmp_path):
     begun = time.monotonic()
     with pytest.raises(ImportTimeout, match="within 1 seconds"):
         fetch(held, stalled, into, context(tmp_path / "state", step_seconds=1), import_id=ID)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
 
 
 @pytest.mark.parametrize("who", ["reader", "writer"])
@@ -456,7 +456,7 @@ def test_an_interrupt_leaves_no_process(held, stalled, into, where, interrupt):
     begun = time.monotonic()
     with pytest.raises(interrupt):
         fetch(held, stalled, into, where, report=report, import_id=ID)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 20
     # What had come stays, for the next import to go on from.
     parts = list((where.state_dir / "blobs").glob("*/*.part"))
     assert [part.stat().st_size for part in parts] == [stalled.layers[0].size // 2]

@@ -100,7 +100,7 @@ def test_labels_and_annotations_are_no_properties_of_a_dataset(ground: hostile.G
     properties = []
     for number, name in enumerate(made):
         source = ground.source(name)
-        dataset = hostile.run(ground, source, f"{number:08x}", []).dataset
+        dataset = hostile.run(ground, source, hostile.id_of_import(number), []).dataset
         keys = "property,value"
         found = sh("zfs", "get", "-H", "-s", "local,received", "-o", keys, "all", dataset)
         properties.append(found)

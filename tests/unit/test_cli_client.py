@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 from templates_app.cli import client
 from templates_app.errors import GATE_CODES, Exit, GateRefused, every_error
 from tests.cli import TOKEN, Answer, FakeApi, problem, run, template
-from tests.servers import free_port
+from tests.ports import free_port
 
 
 def test_it_sends_the_token_and_a_request_id_and_nothing_else_of_the_user(api: FakeApi):

@@ -36,7 +36,7 @@ def left_of(mark):
 def mark(tmp_path):
     """For the environment of what is run; whatever is still there at the end is a failure."""
     yield str(tmp_path)
-    until = time.monotonic() + 5
+    until = time.monotonic() + 30
     while (left := left_of(str(tmp_path))) and time.monotonic() < until:
         time.sleep(0.02)
     for process in left:
@@ -185,7 +185,7 @@ def test_the_whole_process_group_ends_when_the_time_is_up(mark, watched):
     begun = time.monotonic()
     with pytest.raises(ImportTimeout, match=r"sh did not end within 0\.6 seconds") as expired:
         sh(script, timeout=0.6, env={"LEFT_OF": mark}, **watched)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
     assert "trap" in expired.value.private and "trap" not in expired.value.detail
 
 
@@ -195,7 +195,7 @@ def test_a_child_that_keeps_the_pipe_ends_too(mark, watched):
     begun = time.monotonic()
     with pytest.raises(ImportTimeout):
         sh("sleep 60 & echo done", timeout=0.6, env={"LEFT_OF": mark}, **watched)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
@@ -207,7 +207,7 @@ def test_an_interrupt_ends_the_whole_process_group(mark, error, hook):
     begun = time.monotonic()
     with pytest.raises(error):
         sh("echo line; sleep 60", env={"LEFT_OF": mark}, **{hook: interrupt})
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
 
 
 def test_ticks_come_while_it_runs_and_in_our_thread():

@@ -235,7 +235,7 @@ def test_a_token_service_that_does_not_answer_has_a_time_of_its_own(
     begun = time.monotonic()
     with asked(both, liar) as it:
         assert failed(whole, it).reason == "unreachable"
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 15
 
 
 # --- identity tokens -----------------------------------------------------------------------------

@@ -300,9 +300,9 @@ def test_a_tree_without_end_is_left_at_some_point(root):
         (root / f"bin/{number:03}").write_bytes(LINUX_PROGRAM)
     assert judge(root, LINUX).reason == "of 64 programs, 64 are linux/amd64"
     shutil.rmtree(root / "bin")
-    begun = time.monotonic()
+    begun = time.process_time()
     assert judge(root, LINUX).result == "none"
-    assert time.monotonic() - begun < 2
+    assert time.process_time() - begun < 2
 
 
 # --- files that lie ------------------------------------------------------------------------------
@@ -346,9 +346,9 @@ def test_what_cannot_be_read_is_said(root):
 
 def test_more_segments_than_any_program_has_are_not_walked(root):
     (root / "bin/odd").write_bytes(elf(segments=0xFFFF) + bytes(56 * 0xFFFF))
-    begun = time.monotonic()
+    begun = time.process_time()
     assert judge(root, LINUX).reason.endswith("1 could not be read")
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize(("at", "value"), [(54, 57), (32, 2**64 - 1), (32, 2**63 - 100)])
@@ -372,9 +372,9 @@ def test_segments_far_beyond_the_file_cost_nothing(root):
     data = bytearray(LINUX_PROGRAM)
     struct.pack_into("<Q", data, 64 + 8, 2**64 - 1)  # the loader's offset
     struct.pack_into("<Q", data, 64 + 56 + 32, 2**63)  # the notes' size
-    begun = time.monotonic()
+    begun = time.process_time()
     assert abi(root, bytes(data))[0].endswith("amd64")
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
