@@ -129,7 +129,7 @@ def test_a_database_that_was_restarted_fails_no_request(
     assert ask(16) == {200}  # each thread of the server has a connection now
     with psycopg.connect(postgres_url, autocommit=True) as beside:
         ended = beside.execute(
-            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            "SELECT count(pg_terminate_backend(pid, 30000)) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()"
         ).fetchone()
     assert ended is not None and ended[0] > 1
