@@ -14,6 +14,7 @@ from templates_app.errors import MalformedDigest, MalformedName, MalformedRefere
 
 _TEMPLATE_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _NAME_GLOB = re.compile(r"[a-z0-9*?-]{1,64}")
+_MOST_STARS = 4  # each makes a regular expression look again at all that is left of a name
 _SIXTY_FOUR_HEX = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -68,6 +69,8 @@ class NameGlob:
                 f"{quote(text)} is not a pattern for template names.",
                 hint="Write a name, where * stands for any characters and ? for one: prod-*",
             )
+        if text.count("*") > _MOST_STARS:
+            raise MalformedName(f"{quote(text)} has more than {_MOST_STARS} times *.")
         return cls(text)
 
     @property

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 LIST = "SHA256.sig"
-Events = list[dict[str, Any]]
 
 
 def fail(file: str, why: str) -> NoReturn:
-    sys.exit(f"FAILED  {file}: {why}")
+    sys.exit(f"FAILED  {ascii(file)[1:-1]}: {ascii(why)[1:-1]}")  # names, too, can be escapes
 
 
 def signify(file: str, *words: str | Path) -> bytes:
@@ -32,7 +31,7 @@ def signify(file: str, *words: str | Path) -> bytes:
 
 
 def at(event: dict[str, Any]) -> str:
-    return f"{event['type']} at position {event['position']}, {event['recordedAt']}"
+    return ascii(f"{event['type']} at position {event['position']}, {event['recordedAt']}")[1:-1]
 
 
 def listed(root: Path, log_key: str) -> tuple[dict[str, bytes], dict[str, str]]:
@@ -64,29 +63,30 @@ def leads_to(leaf: bytes, index: int, last: int, proof: list[bytes]) -> bytes | 
     return leaf if last == 0 else None
 
 
-def proven(root: Path, files: dict[str, bytes], log_key: str, name: str) -> Events:
-    """The template's events: each is in the log, and of its own streams none is left out."""
+def proven(root: Path, files: dict[str, bytes], log_key: str, name: str) -> list[Any]:
+    """The template's events: each is in the log, and of its streams none before the last shown."""
     signed = root / "log/checkpoint"
     signify("log/checkpoint", "-p", log_key, "-x", f"{signed}.sig", "-m", signed)
     origin, size, top, _ = files["log/checkpoint"].decode().split("\n")
-    print(f"holds   a checkpoint of {size} events of {origin} is signed by the log's key")
-    file, found, versions = "log/events.jsonl", Events(), dict[str, int]()
+    print(f"holds   a checkpoint of {size} events of {origin!a} is signed by the log's key")
+    file, found, versions = "log/events.jsonl", list[Any](), dict[str, int]()
     proofs = [json.loads(line) for line in files["log/proofs.jsonl"].splitlines()]
     for line, proof in zip(files[file].splitlines(), proofs, strict=True):
         event, hashes = json.loads(line), [bytes.fromhex(one) for one in proof["hashes"]]
         leaf, stream = hashlib.sha256(b"\0" + line).digest(), event["stream"]
         if leads_to(leaf, event["position"] - 1, int(size) - 1, hashes) != base64.b64decode(top):
             fail(file, f"not proven to be in the log: {at(event)}")
-        versions[stream] = versions.get(stream, 0) + 1
-        own = re.fullmatch(f"(template|launches|verifications):{re.escape(name)}|key:.*", stream)
-        if own and event["version"] != versions[stream]:
-            fail(file, f"an event is left out before the {at(event)}")
+        if re.fullmatch(rf"(template|launches|verifications):{re.escape(name)}|key:\w+", stream):
+            versions[stream] = versions.get(stream, 0) + 1
+            if event["version"] != versions[stream]:
+                fail(file, f"an event is left out before the {at(event)}")
         found.append(event)
-    print(f"holds   {len(found)} events are in it; before the last none of {name}'s was left out")
+    print(f"holds   {len(found)} events are in it, of each stream all up to the last one shown:")
+    print("       ", ", ".join(f"{one} to version {versions[one]}" for one in sorted(versions)))
     return found
 
 
-def recorded(files: dict[str, bytes], sums: dict[str, str], found: Events) -> None:
+def recorded(files: dict[str, bytes], sums: dict[str, str], found: list[Any]) -> None:
     """The log has the statement, and the files are what that names."""
     text, statement = files["statement.json"].decode(), json.loads(files["statement.json"])
     for event in (one for one in found if one["type"] in ("imported", "reloaded")):
@@ -104,7 +104,7 @@ def recorded(files: dict[str, bytes], sums: dict[str, str], found: Events) -> No
     for name, wanted in named.items():
         if name in files and sums[name] != wanted:
             fail(name, "it is not what the log and the statement name")
-        print(f"{'holds  ' if name in files else 'MISSING'} {name}, as recorded: sha256 {wanted}")
+        print(f"{'holds  ' if name in files else 'MISSING'} {name!a}, as recorded: sha256 {wanted}")
 
 
 def against(event: dict[str, Any], signed: dict[str, Any]) -> Any:
@@ -123,7 +123,7 @@ def main() -> None:
     options.add_argument("dir", nargs="?", type=Path, default=Path(__file__).parent)
     given = options.parse_args()
     files, sums = listed(given.dir, given.log_key)
-    name, good = json.loads(files["statement.json"])["subject"][0]["name"], 0
+    name, good = ascii(json.loads(files["statement.json"])["subject"][0]["name"])[1:-1], 0
     keys = {Path(one).read_text().splitlines()[1]: one for one in given.key}  # without comments
     found = proven(given.dir, files, given.log_key, name)
     recorded(files, sums, found)
@@ -139,7 +139,7 @@ def main() -> None:
         good += bool(key and not void)
         word = "VOID   " if void else "holds  " if key else "UNKNOWN"
         print(f"{word} signed by {data['keyLabel']!a}, {at(event)}{''.join(void)}")
-    kinds = [one["type"] for one in found]
+    kinds = [ascii(one["type"])[1:-1] for one in found]
     print("       ", ", ".join(f"{kinds.count(one)} x {one}" for one in sorted(set(kinds))))
     if given.key and not good:
         fail("signatures", "none over this statement counts and is by a key that was given")

@@ -165,7 +165,7 @@ def _untrusted(one: Voucher) -> str:
 
 def _enough(template: str, left: list[Voucher], least: int) -> Check:
     """Of keys, not of signatures: one key's second signature says nothing new."""
-    found = len({one.stored.public_key for one in left})
+    found = len({one.key.public_key.ed25519 for one in left if one.key})
     said = f"{found} of {least} keys that the policy asks for have signed."
     if found < least:
         more = f"Let another key's owner sign it: coppice tpl sign {template}"

@@ -19,13 +19,13 @@ from django.conf import settings
 from django.db import Error
 
 from templates_app import lifecycle, sources, store
+from templates_app.codec import MAX_INTEGER
 from templates_app.errors import CoppiceError, MalformedDigest, PullFailed
 from templates_app.events import Attached, EvidenceAttached, Meta, Recorded
 from templates_app.models import Generation
 from templates_app.names import Digest, TemplateName
 from templates_app.projections import generation_key
 from templates_app.services import archive, common
-from templates_app.sources.documents import MAX_DOCUMENT
 from templates_app.sources.native.registry import Registry
 from templates_app.sources.oci import OciSource
 from templates_app.trust import cosign
@@ -84,7 +84,7 @@ def fetch_quietly(*, name: str, context: Meta) -> None:
     """After an import, which is done whatever becomes of this."""
     try:
         fetch(name=name, context=context)
-    except (CoppiceError, Error, OSError) as error:
+    except (CoppiceError, Error, OSError, ValueError) as error:
         logger.warning("what the registry holds about %s was not fetched: %s", name, error)
 
 
@@ -116,9 +116,8 @@ class _Look:
                 if digest.text in seen:
                     continue
                 seen.add(digest.text)
-                if len(self.items) >= ITEMS or time.monotonic() > self.until:
-                    self.missing.append("There was more than is looked at.")
-                    return
+                if len(self.items) >= ITEMS or self._late():
+                    break
                 try:
                     text = registry.manifest(digest).data if data is None else data
                     self.items.append(
@@ -126,6 +125,12 @@ class _Look:
                     )
                 except CoppiceError as error:
                     self.miss(error)
+            if len(self.items) >= ITEMS or self._late():
+                self.missing.append("There may be more than was looked at.")
+                return
+
+    def _late(self) -> bool:
+        return time.monotonic() > self.until
 
     def miss(self, error: CoppiceError) -> None:
         logger.info("attached evidence: %s", error.detail, extra={"private": error.private})
@@ -134,10 +139,14 @@ class _Look:
     def _found(self, registry: Registry, of: Digest) -> Iterator[tuple[str, Digest, bytes | None]]:
         """(how it was found, digest, its manifest where that is known already)."""
         pages = registry.referrers(of)
-        if pages is not None:
-            yield from (("referrers", one, None) for page in pages for one in _listed(page))
+        for page in pages or ():
+            yield from (("referrers", one, None) for one in _listed(page))
+            if self._late():
+                return
         tag = of.text.replace(":", "-")
         for suffix in (*(() if pages is not None else ("",)), *_TAGS):
+            if self._late():
+                return
             try:
                 found = registry.manifest(f"{tag}{suffix}")
             except PullFailed as error:
@@ -162,13 +171,17 @@ class _Look:
         blobs = [one for one in _many(manifest, "layers") if _blob(one)]
         named = [manifest.get("artifactType"), *(one.get("mediaType") for one in blobs)]
         media_type = next((one for one in named if isinstance(one, str) and one), "")[:255]
-        kept = [self._keep(text)]
+        kept: list[str] = []
         verified: list[str] = []
         details: list[str] = []
+        if self._fits(len(text), details):
+            kept.append(self._keep(text))
         for blob in blobs[:ITEMS]:
+            if self._late():
+                details.append("There was no time for all parts.")
+                break
             size = int(blob["size"])
-            if size > min(ITEM_BYTES, MAX_DOCUMENT) or size > self.bytes_left:
-                details.append(f"A part of {size} bytes is too large to be kept.")
+            if not self._fits(size, details):
                 continue
             data = registry.document(Digest.parse(blob["digest"]), size)
             kept.append(self._keep(data))
@@ -183,11 +196,18 @@ class _Look:
             digest=digest.text,
             subject=subject,
             through=through,
-            size_bytes=len(text) + sum(int(one["size"]) for one in blobs),
+            # As it says of itself: of many parts that may be more than an event can hold.
+            size_bytes=min(len(text) + sum(int(one["size"]) for one in blobs), MAX_INTEGER),
             kept=tuple(kept),
             verified_by=tuple(sorted(set(verified))),
             detail=" ".join(dict.fromkeys(details))[:500],
         )
+
+    def _fits(self, size: int, details: list[str]) -> bool:
+        if size > min(ITEM_BYTES, self.bytes_left):
+            details.append(f"A part of {size} bytes is too large to be kept.")
+            return False
+        return True
 
     def _keep(self, text: bytes) -> str:
         self.bytes_left -= len(text)

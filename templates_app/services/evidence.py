@@ -17,6 +17,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from django.db.models import Value
+from django.db.models.functions import Concat
+
 from templates_app import lookup
 from templates_app.errors import LogInconsistent, ManifestMissing
 from templates_app.events import Meta
@@ -109,11 +112,14 @@ def _positions(row: Generation) -> list[int]:
     """Of the events about the template, and of what became of the keys that signed it."""
     about = lookup.events(["template"], [row.template_name])
     signed = Signature.objects.filter(statement_digest=row.statement_digest)
-    streams = [f"key:{key_id}" for key_id in signed.values_list("key_id", flat=True)]
-    of_keys = Event.objects.filter(stream__in=streams)
-    return sorted(
-        {*about.values_list("position", flat=True), *of_keys.values_list("position", flat=True)}
+    streams = signed.order_by().values_list(Concat(Value("key:"), "key_id"))
+    of_keys = Event.objects.order_by().filter(stream__in=streams)
+    # One question: of two, the second might see what the first was too early for, and a revocation
+    # be in a bundle without the withdrawal before it.
+    both = about.values_list("position", flat=True).union(
+        of_keys.values_list("position", flat=True)
     )
+    return sorted(both)
 
 
 def _tree(row: Generation) -> dict[str, bytes]:
@@ -148,16 +154,26 @@ def _attached(row: Generation) -> dict[str, bytes]:
     return found
 
 
-def _chain(texts: Texts, digest: str, wanted: str, depth: int) -> list[bytes]:
-    """The index, and those within it that lead to the manifest ``wanted``; none if it does not."""
-    text = archive.kept_text(texts, digest) if depth else None
+def _chain(
+    texts: Texts, digest: str, wanted: str, depth: int, seen: dict[str, int] | None = None
+) -> list[bytes]:
+    """The index, and those within it that lead to the manifest ``wanted``; none if it does not.
+
+    ``seen``: how deep was looked below each digest. A hostile index names one index ten thousand
+    times, and that one another.
+    """
+    seen = {} if seen is None else seen
+    if seen.get(digest, 0) >= depth:
+        return []
+    seen[digest] = depth
+    text = archive.kept_text(texts, digest)
     if text is None:
         return []
-    named = [one.decode("ascii") for one in _DIGEST.findall(text)]
+    named = [one.decode("ascii") for one in dict.fromkeys(_DIGEST.findall(text))]
     if wanted in named:
         return [text]
     for inner in named:
-        if below := _chain(texts, inner, wanted, depth - 1):
+        if below := _chain(texts, inner, wanted, depth - 1, seen):
             return [text, *below]
     return []
 

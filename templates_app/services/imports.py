@@ -120,6 +120,7 @@ def _import(
 
     def committed() -> Recorded | None:
         connection.close_if_unusable_or_obsolete()  # it may be what broke
+        store.settled()  # the server may still be at the commit that it was told
         found = store.about("import", job.import_id, types=(Imported.type,))
         return found[0] if found else None
 

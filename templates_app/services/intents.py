@@ -42,17 +42,30 @@ def alone(sandbox_id: str, *, patience: float | None = None) -> Iterator[None]:
         raise SandboxBusy(f"Somebody else works on the sandbox {sandbox_id} now.") from None
 
 
-def note(sandbox_id: str, origin: str) -> None:
-    """A clone of the snapshot ``origin`` is about to be made. Held alone."""
-    (_place(_LAUNCHES) / sandbox_id).write_text(origin)
+def note(sandbox_id: str, origin: str) -> str | None:
+    """A clone of the snapshot ``origin`` is about to be made. Held alone.
+
+    Returns what the note of an earlier launch said that died or could not take its clone back.
+    """
+    path = _place(_LAUNCHES) / sandbox_id
+    earlier = path.read_text() if path.exists() else None
+    path.write_text(origin)
+    return earlier
 
 
-def note_end(sandbox_id: str) -> None:
-    """The clone of a sandbox is about to be destroyed. Held alone."""
-    (_place(_ENDINGS) / sandbox_id).touch()
+def note_end(sandbox_id: str, version: int) -> None:
+    """The clone of a sandbox is about to be destroyed, whose stream is at ``version``. Held alone.
+
+    By its version it is told from a later sandbox of that name.
+    """
+    (_place(_ENDINGS) / sandbox_id).write_text(str(version))
 
 
-def forget(sandbox_id: str) -> None:
+def forget(sandbox_id: str, earlier: str | None = None) -> None:
+    """Nothing is about to happen any more; what an ``earlier`` note is about stays noted."""
+    if earlier is not None:
+        (_place(_LAUNCHES) / sandbox_id).write_text(earlier)
+        return
     for place in (_LAUNCHES, _ENDINGS):
         (_place(place) / sandbox_id).unlink(missing_ok=True)
 
@@ -67,9 +80,15 @@ def noted() -> dict[str, str]:
     return found
 
 
-def ending() -> list[str]:
-    """Sandboxes whose clone is being destroyed, or was when the process died."""
-    return sorted(path.name for path in _place(_ENDINGS).iterdir())
+def ending() -> dict[str, int | None]:
+    """Sandboxes whose clone is being destroyed, or was when the process died, and the version of
+    each one's stream; None where the process died before it was written."""
+    found: dict[str, int | None] = {}
+    for path in sorted(_place(_ENDINGS).iterdir()):
+        with suppress(FileNotFoundError):  # it has ended just now
+            text = path.read_text()
+            found[path.name] = int(text) if text.isdigit() else None
+    return found
 
 
 def tidy_locks() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from django.conf import settings
@@ -40,7 +41,8 @@ def known(public_keys: Iterable[str] | None) -> list[KnownKey]:
     """Those of these keys that are known here (None: of all), by label."""
     wanted = None if public_keys is None else set(public_keys)
     rows: Iterable[Key] = Key.objects.all() if wanted is None else _rows(wanted)
-    by_text = {row.public_key: row for row in rows}
+    read = list(rows)
+    by_text = {row.public_key: row for row in read if wanted is None or row.public_key in wanted}
     settled = {text for text, row in by_text.items() if row.trusted_position is not None}
     files = {}
     if wanted is None or wanted - settled:
@@ -51,14 +53,27 @@ def known(public_keys: Iterable[str] | None) -> list[KnownKey]:
         for text, one in files.items()
         if text not in by_text and (wanted is None or text in wanted)
     ]
+    revoked = _revoked(read)
+    found = [
+        replace(key, revocation=key.revocation or revoked.get(key.public_key.ed25519))
+        for key in found
+    ]
     return sorted(found, key=lambda key: (key.label, key.public_key.text))
 
 
+def _revoked(rows: Iterable[Key]) -> dict[bytes, Revocation]:
+    """By the key itself, since its number is a hint that no signature covers: under another one,
+    in the directory or in an old log, it is the same key."""
+    known = [of_row(row, in_directory=False) for row in rows if row.revoked_since is not None]
+    return {key.public_key.ed25519: key.revocation for key in known if key.revocation}
+
+
 def _rows(public_keys: set[str]) -> list[Key]:
-    """Those with these public keys, with what :func:`of_row` looks at."""
+    """Those with these public keys, and all that are revoked: what :func:`of_row` looks at."""
     marks = ", ".join(["%s"] * len(public_keys)) or "NULL"
     found = sql.rows(
-        f"SELECT {', '.join(_LOOKED_AT)} FROM templates_app_key WHERE public_key IN ({marks})",  # noqa: S608
+        f"SELECT {', '.join(_LOOKED_AT)} FROM templates_app_key"  # noqa: S608
+        f" WHERE public_key IN ({marks}) OR revoked_since IS NOT NULL",
         list(public_keys),
     )
     keys = [Key(**dict(zip(_LOOKED_AT, row, strict=True))) for row in found]

@@ -169,7 +169,8 @@ def _fit(wanted: Wanted, public: signify.PublicKey) -> tuple[str, ...]:
         raise KeyUnfit(f"The key would be trusted never: {stamp(last)} is past.")
     if len(wanted.scope) > MOST_PATTERNS:
         raise KeyUnfit(f"A key's scope has at most {MOST_PATTERNS} patterns.")
-    if public.text in {key.text for key in ledger_files.public_keys()}:
+    # By the key itself: its number is a hint that no signature covers (trust.md section 2).
+    if public.ed25519 in {key.ed25519 for key in ledger_files.public_keys()}:
         raise KeyUnfit(
             "This is the key of the log.",
             hint="Make another one for templates: a key that signs both could be made to"
@@ -200,6 +201,12 @@ def _unlike_others(event: KeyTrusted) -> None:
     for other in keyring.every():
         if other.public_key.text == event.public_key:
             continue
+        if other.public_key.ed25519 == signify.PublicKey.from_text(event.public_key).ed25519:
+            raise KeyExists(
+                f"{other.named} is the same key under another number.",
+                hint="What one of them signed or is revoked for, the other would be, too: make a"
+                " new key.",
+            )
         if event.label == other.label or event.key_id == other.public_key.key_id:
             raise KeyExists(f"{other.named} is another key.", hint="Take another label.")
 

@@ -29,6 +29,7 @@ from templates_app.errors import (
 )
 from templates_app.events import (
     KeyRevoked,
+    KeyTrusted,
     Meta,
     Recorded,
     SandboxCreated,
@@ -44,7 +45,7 @@ from templates_app.services import common, intents, keyring, noticed, policy, qu
 logger = logging.getLogger("coppice.launches")
 
 #: Events after which a decision that was made before them counts no more.
-OVERTAKES = (KeyRevoked.type, SignatureWithdrawn.type)
+OVERTAKES = (KeyRevoked.type, KeyTrusted.type, SignatureWithdrawn.type)
 
 
 _STANDS = "SELECT 1 FROM templates_app_generation WHERE id = %s AND destroyed_position IS NULL"
@@ -108,7 +109,7 @@ def create_sandbox(*, template: str, name: str | None, context: Meta) -> Recorde
             except (EventConflict, TemplateMissing):
                 if attempt == common.ATTEMPTS - 1 or not _swept(state):
                     raise
-    raise EventConflict(f"Keys are revoked all the time while {parsed} is launched.")
+    raise EventConflict(f"Keys change all the time while {parsed} is launched.")
 
 
 def launched(recorded: Recorded) -> Sandbox:
@@ -155,15 +156,16 @@ def _launch(
     lifecycle.launchable(state)
     version = 0 if drawn else _free(sandbox_id)
     relative = common.relative(driver, generation.dataset)
-    intents.note(sandbox_id, generation.origin)
+    earlier = intents.note(sandbox_id, generation.origin)
     try:
         clone = driver.clone(relative, sandbox_name(sandbox_id), drawn=drawn)
-    except SandboxExists:
-        intents.forget(sandbox_id)
+    except CoppiceError as error:
+        # With the note, a clone that somebody else makes later would be taken for this one.
+        if isinstance(error, SandboxExists | TemplateMissing) or _is_off(driver, sandbox_id):
+            intents.forget(sandbox_id, earlier)
+        if isinstance(error, TemplateMissing):
+            raise _refuse(driver, state, generation, context) from None
         raise
-    except TemplateMissing:
-        intents.forget(sandbox_id)
-        raise _refuse(driver, state, generation, context) from None
     try:
         if clone.origin.guid != recorded.guid:  # the snapshot was made anew
             decision = decide(state.name, generation, clone.origin)
@@ -189,6 +191,14 @@ def _is_there(sandbox_id: str) -> bool:
     return Sandbox.objects.filter(pk=sandbox_id, destroyed_at__isnull=True).exists()
 
 
+def _is_off(driver: DatasetDriver, sandbox_id: str) -> bool:
+    """Whether the pool certainly has no clone of this name."""
+    try:
+        return sandbox_name(sandbox_id) not in {one.relative for one in driver.find_all()}
+    except CoppiceError:
+        return False
+
+
 def _take_back(driver: DatasetDriver, sandbox_id: str) -> None:
     """Remove the clone of a launch that failed, unless the log has it all the same.
 
@@ -197,6 +207,7 @@ def _take_back(driver: DatasetDriver, sandbox_id: str) -> None:
     """
     try:
         connection.close_if_unusable_or_obsolete()
+        store.settled()  # the server may still be at the commit that it was told
         if not _is_there(sandbox_id):
             driver.destroy(sandbox_name(sandbox_id))
         intents.forget(sandbox_id)
@@ -237,7 +248,7 @@ def _record(
             key = generation_key(state.name, generation.number)
             if not sql.rows(_STANDS, [key]):
                 raise EventConflict(f"{state.name} was destroyed while it was launched.")
-            # And a revocation that came first has taken its ground away.
+            # And a key that was revoked, or trusted for less, has taken its ground away.
             if store.last_of(OVERTAKES) != overtaken:
                 raise _OvertakenError
     except EventConflict as conflict:
@@ -300,9 +311,11 @@ def destroy_sandbox(*, sandbox_id: str, context: Meta) -> Recorded:
         row = queries.sandbox(sandbox_id=row.id)
         version = store.stream_version(f"sandbox:{row.id}")
         driver = common.driver()
-        intents.note_end(row.id)
+        relative = common.relative(driver, row.dataset)
+        driver.check()  # a pool that is away is to be no end that is finished when it comes back
+        intents.note_end(row.id, version)
         try:
-            driver.destroy(common.relative(driver, row.dataset))
+            driver.destroy(relative)
         except (PoolBusy, TemplateInUse):
             intents.forget(row.id)  # nothing has changed
             raise

@@ -17,6 +17,7 @@ from templates_app.models import Generation, Lease, Sandbox, Template
 from templates_app.services import (
     common,
     dead_imports,
+    generations,
     intents,
     layers,
     leases,
@@ -49,7 +50,7 @@ def recover(*, context: Meta, dry_run: bool = False) -> list[str]:
             undone = dead_imports.undo_abandoned(driver, found, import_id, dry_run=dry_run)
             would = "would undo" if dry_run else "undone"
             done += [f"{would}: {one}, of an import that has no lease any more" for one in undone]
-    _finish_launches(driver, found, done, dry_run)
+    _finish_launches(driver, done, dry_run)
     _finish_endings(driver, context, done, dry_run)
     finish_destroys(driver, found, done, dry_run)
     _point_aliases(driver, found, done, dry_run)
@@ -89,11 +90,8 @@ def _said(done: list[str], what: str) -> Iterator[None]:
         done.append(f"could not {what}: {error.strerror or type(error).__name__}")
 
 
-def _finish_launches(
-    driver: DatasetDriver, found: list[Found], done: list[str], dry_run: bool
-) -> None:
+def _finish_launches(driver: DatasetDriver, done: list[str], dry_run: bool) -> None:
     """Clones of launches whose process died before their event."""
-    on_pool = {one.relative: one for one in found}
     for sandbox_id, origin in intents.noted().items():
         relative = sandbox_name(sandbox_id)
         with (
@@ -101,7 +99,8 @@ def _finish_launches(
             suppress(SandboxBusy),  # it is alive
             intents.alone(sandbox_id, patience=0),
         ):
-            one = on_pool.get(relative)
+            # Looked at within: a launch may have made its clone since the pool was looked at last.
+            one = next((one for one in driver.find_all() if one.relative == relative), None)
             store.settled()
             known = Sandbox.objects.filter(pk=sandbox_id, destroyed_at__isnull=True).exists()
             # By its origin too: what somebody else made under this name is not ours.
@@ -117,7 +116,7 @@ def _finish_launches(
 
 def _finish_endings(driver: DatasetDriver, context: Meta, done: list[str], dry_run: bool) -> None:
     """Ends of sandboxes whose process died before their event: nobody can use what is left."""
-    for sandbox_id in intents.ending():
+    for sandbox_id, version in intents.ending().items():
         with (
             _said(done, f"finish the end of sandbox {sandbox_id}"),
             suppress(SandboxBusy),  # it is alive
@@ -125,6 +124,8 @@ def _finish_endings(driver: DatasetDriver, context: Meta, done: list[str], dry_r
         ):
             store.settled()
             row = Sandbox.objects.filter(pk=sandbox_id, destroyed_at__isnull=True).first()
+            if version != store.stream_version(f"sandbox:{sandbox_id}"):
+                row = None  # nothing was begun yet, or it is a later sandbox of that name
             if dry_run:
                 if row is not None:
                     done.append(f"would finish the end of sandbox {sandbox_id}")
@@ -188,7 +189,7 @@ def _point_aliases(
             continue
         with _said(done, f"point {what}"):
             lifecycle.launchable(common.state_of(template.name))
-            driver.point(alias_name(template.name), common.relative(driver, generation.dataset))
+            generations.lead_alias(driver, template.name)  # of now: another process may be faster
             done.append(f"pointed {what}")
     with _said(done, "remove old aliases"):
         for aside in () if dry_run else removal.asides(driver, found):

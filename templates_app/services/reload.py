@@ -14,8 +14,10 @@ from templates_app.datasets.base import DatasetDriver
 from templates_app.errors import EventConflict
 from templates_app.events import DomainEvent, Finding, Fixed, Meta, Recorded, Reloaded
 from templates_app.models import Event
-from templates_app.services import common, comparison, repairs, verifying
+from templates_app.services import common, comparison, noticed, repairs, verifying
 
+#: Generations, by template and number.
+_Generations = set[tuple[str, int | None]]
 #: What was repaired, by code and subject.
 _Mended = dict[tuple[str, str], Fixed]
 
@@ -38,12 +40,14 @@ def _reconcile(
     """``mended`` has, and gets, what was repaired before the pool was compared once more."""
     stream = f"pool:{settings.COPPICE_NODE}"
     version, seen = store.stream_version(stream), store.size()
-    event, names = _compare(driver, fix=fix, verify=verify, mended=mended)
+    event, names, skipped = _compare(driver, fix=fix, verify=verify, mended=mended)
     with transaction.atomic():
         # Comparing takes its time. What was imported, signed or destroyed meanwhile must not be
         # judged by how it was before.
         store.lock()
         _unmoved(names, seen)
+        if verify:
+            event = _with_left_open(event, skipped, seen)
         (recorded,) = store.append([event], meta=context, expected={stream: version})
     return recorded
 
@@ -87,10 +91,32 @@ def _unmoved(names: Iterable[str], seen: int) -> None:
         raise EventConflict(f"{moved.stream} has changed while the pool was looked at.")
 
 
+def _with_left_open(event: Reloaded, skipped: _Generations, seen: int) -> Reloaded:
+    """The same, with what is open of files that nobody looked into now, or that somebody else has
+    looked into since ``seen``: it is not cleared by a look at others. The log is locked."""
+    told = {(one.code, one.subject) for one in event.findings}
+    replaced = {one.template for one in event.changed}
+    left = [
+        Finding(
+            code=row.code,
+            subject=row.subject,
+            detail=row.detail,
+            template=row.template_name or None,
+            generation=row.generation,
+        )
+        for row in noticed.open_rows().filter(code__in=findings.DEEP)
+        if (row.code, row.subject) not in told
+        and row.template_name not in replaced
+        and ((row.template_name, row.generation) in skipped or row.seen_position > seen)
+    ]
+    return dataclasses.replace(event, findings=(*event.findings, *left))
+
+
 def _compare(
     driver: DatasetDriver, *, fix: bool, verify: bool, mended: _Mended
-) -> tuple[Reloaded, set[str]]:
-    """The event, and the templates that it says something of."""
+) -> tuple[Reloaded, set[str], _Generations]:
+    """The event, the templates that it says something of, the generations whose files were not
+    looked into."""
     why: dict[tuple[str, str], str] = {}
     if fix:
         look = comparison.Look(driver)
@@ -99,13 +125,16 @@ def _compare(
         mended |= {(one.code, one.subject): _fixed(one, how.done) for one, how in done}
     look = comparison.Look(driver)
     new = look.difference()
+    skipped: _Generations = {(one.template_name, one.number) for one in look.standing}
     if verify:
-        new.findings += verifying.findings_of(look.readable())
+        readable = list(look.readable())
+        skipped -= {(one.template_name, one.number) for one in readable}
+        new.findings += verifying.findings_of(readable)
     new.findings = [_with_reason(one, why.get((one.code, one.subject))) for one in new.findings]
     # What was repaired, and is broken again, is a finding.
     left = {(one.code, one.subject) for one in new.findings}
     fixed = [one for key, one in mended.items() if key not in left]
-    return _event(driver, new, fixed, verify), new.names()
+    return _event(driver, new, fixed, verify), new.names(), skipped
 
 
 def _event(

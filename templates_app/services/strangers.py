@@ -13,8 +13,9 @@ from templates_app.models import Generation, Lease, Sandbox
 from templates_app.names import TemplateName
 from templates_app.services import intents, removal
 
-#: datasets.base.generation_name, taken apart.
-_GENERATION = re.compile(rf"{OURS}/(?P<template>.+)-g[0-9]+-(?P<import_id>[0-9a-f]{{8}})")
+#: datasets.base.generation_name, taken apart. Imports count from 1: what is called g0 was made by
+#: hand, and only moved aside by an import.
+_GENERATION = re.compile(rf"{OURS}/(?P<template>.+)-g[1-9][0-9]*-(?P<import_id>[0-9a-f]{{8}})")
 
 
 def is_ours(driver: DatasetDriver, one: Found) -> bool:

@@ -96,10 +96,11 @@ def test_a_bundle_holds_and_says_what(auditor: Auditor):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "holds   12 files are those that the log's key has signed for",
-        "holds   a checkpoint of 2 events of coppice/test is signed by the log's key",
-        "holds   2 events are in it; before the last none of web's was left out",
+        "holds   a checkpoint of 2 events of 'coppice/test' is signed by the log's key",
+        "holds   2 events are in it, of each stream all up to the last one shown:",
+        "        template:web to version 1",
         f"holds   the statement: reloaded at position 1, {at(1)}, by 'tests'",
-        "holds   template.mtree, as recorded: sha256 "
+        "holds   'template.mtree', as recorded: sha256 "
         + hashlib.sha256((place / "template.mtree").read_bytes()).hexdigest(),
         f"holds   signed by 'release', signed at position 2, {at(2)}",
         "        1 x reloaded, 1 x signed",
@@ -218,7 +219,7 @@ def test_what_is_not_kept_is_said_to_be_missing(auditor: Auditor, settings):
     auditor.unpack(auditor.fetch(query="?generation=0"))
     done = auditor.verify()
     assert done.returncode == 0
-    assert "MISSING template.mtree" in done.stdout
+    assert "MISSING 'template.mtree'" in done.stdout
 
 
 def test_the_documents_that_lead_to_the_image_are_in_it(auditor: Auditor):
@@ -239,6 +240,27 @@ def test_the_documents_that_lead_to_the_image_are_in_it(auditor: Auditor):
     kept.forget(inner)
     found = evidence.bundle(name="mail").files
     assert [name for name in found if name.startswith("image/index")] == []
+
+
+def test_an_index_that_names_the_same_ten_thousand_times_is_opened_once(
+    auditor: Auditor, monkeypatch: pytest.MonkeyPatch
+):
+    kept = archive.archive().documents
+    manifest = kept.put(b"{}")
+    inner = kept.put(f'[{{"digest": "{manifest}"}}]'.encode())
+    decoy = kept.put(b", ".join([b'{"digest": "sha256:%064d"}' % 1] * 100))
+    other = kept.put(", ".join([f'{{"digest": "{decoy}"}}'] * 100).encode())
+    index = kept.put(", ".join([f'"{other}"'] * 100 + [f'"{inner}"']).encode())
+    opened: list[str] = []
+    kept_text = archive.kept_text
+    monkeypatch.setattr(
+        archive,
+        "kept_text",
+        lambda texts, digest: opened.append(digest) or kept_text(texts, digest),
+    )
+    chain = evidence._chain(kept, index, manifest, 4)
+    assert chain == [kept.get(index), kept.get(inner)]
+    assert sorted(opened) == sorted({index, other, decoy, f"sha256:{1:064d}", inner})
 
 
 def test_what_a_registry_holds_about_the_image_is_in_it(auditor: Auditor):
@@ -268,7 +290,7 @@ def test_what_a_registry_holds_about_the_image_is_in_it(auditor: Auditor):
     assert [one for one in files if one.startswith("attached/")] == [name]
     auditor.unpack(auditor.fetch())
     done = auditor.verify()
-    assert (done.returncode, f"holds   {name}, as recorded" in done.stdout) == (0, True)
+    assert (done.returncode, f"holds   {name!r}, as recorded" in done.stdout) == (0, True)
     # That another one is said to be the registry's, the log's key alone does not make true.
     invented = f"attached/{hashlib.sha256(b'invented').hexdigest()}"
     forge(auditor, lambda files: files.update({invented: b"invented"}))
@@ -368,6 +390,22 @@ def test_who_has_the_logs_key_alone_forges_nothing(auditor: Auditor, change, sai
     auditor.refused(said)
 
 
+def test_the_end_of_a_stream_can_be_left_away_and_each_streams_end_is_said(auditor: Auditor):
+    """What comes after an event of one stream, no event of another one shows."""
+    for _ in range(2):
+        post(auditor.api.as_("operator"), "/templates/web/verify", {})
+    forge(auditor, lambda files: None)
+    assert "template:web to version 1, verifications:web to version 2" in auditor.verify().stdout
+
+    def leave_out_the_signatures_end(files: dict[str, bytes]) -> None:
+        for name in ("log/events.jsonl", "log/proofs.jsonl"):
+            lines(files, name, lambda found: found.pop(1))
+
+    forge(auditor, leave_out_the_signatures_end)
+    done = auditor.verify(keys=False)
+    assert "shown:\n        verifications:web to version 2\n" in done.stdout
+
+
 def test_files_that_come_and_go_are_named(auditor: Auditor):
     place = auditor.unpack(auditor.fetch())
     (place / "image").mkdir()
@@ -376,6 +414,8 @@ def test_files_that_come_and_go_are_named(auditor: Auditor):
     (place / "image/index.json").unlink()
     (place / "signatures/2.pub").unlink()
     auditor.refused("signatures/2.pub: it is missing")
+    (place / "\x1b[1Kweb: all of this holds.\x1b[8m").touch()  # no name steers a terminal
+    auditor.refused("\\x1b[1Kweb: all of this holds.\\x1b[8m: it is not in the signed list")
 
 
 def test_whatever_is_written_into_an_event_steers_no_terminal(auditor: Auditor):

@@ -104,7 +104,7 @@ def test_it_is_verified_without_network_home_or_coppice_and_every_byte_counts(au
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert done.stdout.splitlines()[-1] == "web: all of this holds."
     for name in ("template.mtree", "image/index.json", "image/manifest.json", "image/config.json"):
-        assert f"holds   {name}, as recorded" in done.stdout
+        assert f"holds   {name!r}, as recorded" in done.stdout
     assert "holds   signed by 'release'" in done.stdout
     assert "1 x sandbox-created" in done.stdout
     # With the program that came in it, as VERIFY.md says.

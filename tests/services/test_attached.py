@@ -16,6 +16,7 @@ from django.db import connection
 from deploy import images
 from templates_app import store
 from templates_app.datasets.base import DatasetDriver
+from templates_app.names import Digest
 from templates_app.services import archive, attached, imports, provenance, queries
 from templates_app.trust import cosign
 from tests import house
@@ -192,6 +193,48 @@ def test_a_registry_that_fails_after_the_image_fails_no_import(shop, settings, f
     assert types() == ["imported", "evidence-attached"]
     event = store.at(2).event
     assert event.items == () and len(event.missing) == 1
+
+
+def test_a_manifest_of_more_than_an_event_can_say_fails_no_import(shop):
+    huge = [{**images.describe(b"x", "x/y"), "size": 2**40 - 1}] * 9000
+    document = images.Document(
+        images.canonical({
+            "schemaVersion": 2, "mediaType": images.OCI_MANIFEST, "layers": huge,
+            "config": images.describe(EMPTY, "application/vnd.oci.empty.v1+json"),
+        }),
+        images.OCI_MANIFEST,
+    )  # fmt: skip
+    look = attached._Look(keys=[])
+    item = look._item(None, shop.digest, "tag", Digest.parse(document.digest), document.data, [])
+    assert item.size_bytes == 2**53 - 1 and item.detail
+    # 1.3 MB of manifest: too large to be kept, as any other part.
+    assert (item.kept, look.bytes_left) == ((), attached.ALL_BYTES)
+
+
+def test_what_can_be_kept_is_kept_within_all_bytes_and_the_time(shop, monkeypatch):
+    texts = [b"x" * 1000, b"y" * 1000]
+    digest = artifact([(text, "x/y", {}) for text in texts])
+    asked = []
+
+    class Blobs:
+        def document(self, digest: Digest, size: int) -> bytes:
+            asked.append(digest.text)
+            return texts[len(asked) - 1]
+
+    def item(look):
+        asked.clear()
+        return look._item(Blobs(), shop.digest, "tag", Digest.parse(digest.digest), digest.data, [])
+
+    small = attached._Look(keys=[], bytes_left=len(digest.data) + 1500)
+    assert len(item(small).kept) == 2 and small.bytes_left == 500
+    smaller = attached._Look(keys=[], bytes_left=len(digest.data) - 1)
+    assert item(smaller).kept == () and asked == []
+    late = attached._Look(keys=[], until=0.0)
+    assert item(late).detail == "There was no time for all parts." and asked == []
+    late.at(None, [])
+    late_registry = type("R", (), {"referrers": lambda self, of: iter([b"{}", b"{}"])})()
+    late.at(late_registry, [shop.digest])  # no tag is asked for any more
+    assert late.missing == ["There may be more than was looked at."]
 
 
 def test_nothing_that_is_no_index_or_manifest_is_believed(shop):

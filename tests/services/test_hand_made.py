@@ -6,9 +6,11 @@ import socket
 
 import pytest
 
+from templates_app import store
 from templates_app.errors import AdoptedInTheWay, MalformedName, TemplateNotFound
 from templates_app.models import Template
 from templates_app.services import destroy, launches, recovery, reload
+from tests import house
 from tests.services.conftest import WHO, each_once, hand_make, import_it, standing, types
 
 pytestmark = each_once
@@ -121,3 +123,13 @@ def test_a_sandbox_is_never_named_like_an_alias(driver):
     import_it()
     with pytest.raises(MalformedName):
         launches.create_sandbox(template="web", name="x-template", context=WHO)
+
+
+def test_what_an_import_has_moved_aside_is_never_taken_for_its_leavings(driver):
+    """An import that failed, by the log, and did not come to move it back."""
+    hand_make(driver, "web")
+    driver.move("web-template", "coppice/web-g0-deadbeef")
+    store.append([house.failed("web", import_id="deadbeef")], meta=house.meta())
+    event = reload.reload(context=WHO, fix=True).event
+    assert [one.code for one in event.findings] == ["orphan_dataset"] and event.fixed == ()
+    assert "coppice/web-g0-deadbeef" in standing(driver)

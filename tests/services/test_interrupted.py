@@ -8,19 +8,20 @@ import traceback
 import pytest
 from django.db import connection, connections
 
-from templates_app import store
+from templates_app import lifecycle, store
 from templates_app.errors import (
     CoppiceError,
     DatabaseUnavailable,
     OutOfSpace,
     PoolBusy,
+    PoolUnavailable,
     SandboxBusy,
     SandboxExists,
     SandboxNotFound,
     TemplateInUse,
 )
 from templates_app.events import SandboxCreated
-from templates_app.models import Lease, Sandbox, Template
+from templates_app.models import Generation, Lease, Sandbox, Template
 from templates_app.services import destroy, imports, intents, launches, recovery, reload, removal
 from tests.pools import sh
 from tests.services.conftest import WHO, each_once, import_it, standing, types
@@ -172,6 +173,90 @@ def test_a_launch_whose_process_died_before_its_event_is_taken_back(driver, monk
     launches.create_sandbox(template="web", name="lost", context=WHO)
     assert recovery.recover(context=WHO) == []
     assert "sandbox-lost" in standing(driver)
+
+
+def test_another_try_of_a_launch_that_died_leaves_its_clone_to_recovery(driver):
+    import_it()
+    driver.clone(_generation(driver), "sandbox-lost")
+    intents.note("lost", Generation.objects.get().origin)
+    with pytest.raises(SandboxExists):
+        launches.create_sandbox(template="web", name="lost", context=WHO)
+    assert recovery.recover(context=WHO) == ["removed sandbox-lost, a clone that no event knows"]
+    launches.create_sandbox(template="web", name="lost", context=WHO)
+
+
+def test_a_launch_that_made_no_clone_leaves_no_note_of_one(driver, monkeypatch):
+    """Else a clone that somebody makes by hand under its name would be taken for its own."""
+    import_it()
+    with monkeypatch.context() as full:
+
+        def no_room(*_, **__):
+            raise OutOfSpace("The pool is full.")
+
+        full.setattr(type(driver), "clone", no_room)
+        with pytest.raises(OutOfSpace):
+            launches.create_sandbox(template="web", name="one", context=WHO)
+    assert intents.noted() == {}
+    driver.clone(_generation(driver), "sandbox-one")
+    assert recovery.recover(context=WHO) == []
+    assert "sandbox-one" in standing(driver)
+
+
+def test_an_end_that_did_not_begin_is_not_finished_later(driver, monkeypatch):
+    import_it()
+    launches.create_sandbox(template="web", name="one", context=WHO)
+    with monkeypatch.context() as away:
+
+        def gone(*_):
+            raise PoolUnavailable("The pool is away.")
+
+        away.setattr(type(driver), "check", gone)
+        with pytest.raises(PoolUnavailable):
+            launches.destroy_sandbox(sandbox_id="one", context=WHO)
+    assert intents.ending() == {}
+    # Nor that of an earlier sandbox of the same name.
+    intents.note_end("one", store.stream_version("sandbox:one") - 1)
+    assert recovery.recover(context=WHO) == []
+    assert intents.ending() == {} and "sandbox-one" in standing(driver)
+    intents.note_end("one", store.stream_version("sandbox:one"))
+    assert recovery.recover(context=WHO) == ["finished the end of sandbox one"]
+
+
+def test_an_alias_follows_the_log_of_the_moment_and_not_of_the_look(driver, monkeypatch):
+    import_it()
+    first = Generation.objects.get()
+    alias = driver.full_name("web-template")
+    driver.destroy("web-template")
+    really = lifecycle.launchable
+
+    def while_another_imports(state):
+        monkeypatch.setattr(lifecycle, "launchable", really)
+        import_it(force=True)
+        return really(state)
+
+    monkeypatch.setattr(recovery.lifecycle, "launchable", while_another_imports)
+    recovery.recover(context=WHO)
+    (found,) = (one for one in driver.find_all() if one.name == alias)
+    assert found.origin == Generation.objects.get(number=2).origin != first.origin
+
+
+def test_a_commit_that_is_still_under_way_is_waited_for(driver, monkeypatch):
+    """The answer to COMMIT is lost, and the server is at it still: the log is asked after it."""
+    import_it()
+    waited = []
+    monkeypatch.setattr(store, "settled", lambda: waited.append(store.size()))
+    monkeypatch.setattr(imports, "_commit", lost_connection)
+    with pytest.raises(DatabaseUnavailable):
+        import_it(force=True)
+    assert waited == [1]
+    monkeypatch.setattr(launches, "_record", lost_connection)
+    with pytest.raises(DatabaseUnavailable):
+        launches.create_sandbox(template="web", name="one", context=WHO)
+    assert len(waited) == 2
+
+
+def lost_connection(*_, **__):
+    raise DatabaseUnavailable("The connection broke.")
 
 
 def test_a_launch_that_is_in_the_log_is_never_taken_back(driver, monkeypatch):

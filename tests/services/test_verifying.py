@@ -15,6 +15,7 @@ from templates_app.models import Finding, Generation
 from templates_app.names import Platform
 from templates_app.services import (
     archive,
+    comparison,
     destroy,
     generations,
     imports,
@@ -158,6 +159,34 @@ def test_a_reload_that_cannot_read_the_files_leaves_open_what_was_wrong_with_the
     monkeypatch.setattr(tree, "scan", broken)
     reload.reload(context=WHO, verify=True)
     assert {"tree_changed", "not_verified"} <= {row.code for row in noticed.findings()}
+    assert readmodels.check()[1] == []
+
+
+def test_a_reload_leaves_open_what_it_did_not_look_into(driver, web, monkeypatch):
+    """Its dataset was away when the others were read, or somebody else has read it since."""
+    with forging(driver, web.dataset) as files:
+        (files / "etc/motd").write_text("two")
+    verify(name="web", context=WHO)
+    with monkeypatch.context() as away:
+        away.setattr(comparison.Look, "readable", lambda _: iter(()))
+        reload.reload(context=WHO, verify=True)
+    assert "tree_changed" in {row.code for row in noticed.findings()}
+    with forging(driver, web.dataset) as files:
+        (files / "etc/motd").write_text("one")
+    reload.reload(context=WHO, verify=True)
+    assert "tree_changed" not in {row.code for row in noticed.findings()}
+    really = verifying.findings_of
+
+    def changed_meanwhile(rows):
+        found = really(rows)
+        with forging(driver, web.dataset) as files:
+            (files / "etc/motd").write_text("three")
+        verify(name="web", context=WHO)
+        return found
+
+    monkeypatch.setattr(verifying, "findings_of", changed_meanwhile)
+    reload.reload(context=WHO, verify=True)
+    assert "tree_changed" in {row.code for row in noticed.findings()}
     assert readmodels.check()[1] == []
 
 
