@@ -190,13 +190,7 @@ class Look:
             by_hand = {g.number for g in self.standing if g.template_name == name and g.adopted}
             for row in noticed.by_template(name).get(name, []):
                 if row.generation is None or row.generation in by_hand:
-                    yield Finding(
-                        code=row.code,
-                        subject=row.subject,
-                        detail=row.detail,
-                        template=name,
-                        generation=row.generation,
-                    )
+                    yield noticed.again(row)
 
     # --- what was made by hand -----------------------------------------------------------------
 

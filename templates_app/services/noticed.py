@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from django.db.models import QuerySet
 
 from templates_app import sql
+from templates_app.events import Finding as Seen
 from templates_app.findings import BLOCKING
 from templates_app.gate import OpenFinding
 from templates_app.models import Finding
@@ -42,6 +43,17 @@ def by_template(name: str | None = None) -> dict[str, list[Finding]]:
 def stops(rows: Iterable[Finding], generation: int) -> bool:
     """Whether one of these findings stops launches of the generation."""
     return any(row.generation == generation and row.code in BLOCKING for row in rows)
+
+
+def again(row: Finding) -> Seen:
+    """As an event says it that did not look there, so that it stays open."""
+    return Seen(
+        code=row.code,
+        subject=row.subject,
+        detail=row.detail,
+        template=row.template_name or None,
+        generation=row.generation,
+    )
 
 
 def touching(template: str, generation: int) -> list[OpenFinding]:

@@ -97,13 +97,7 @@ def _with_left_open(event: Reloaded, skipped: _Generations, seen: int) -> Reload
     told = {(one.code, one.subject) for one in event.findings}
     replaced = {one.template for one in event.changed}
     left = [
-        Finding(
-            code=row.code,
-            subject=row.subject,
-            detail=row.detail,
-            template=row.template_name or None,
-            generation=row.generation,
-        )
+        noticed.again(row)
         for row in noticed.open_rows().filter(code__in=findings.DEEP)
         if (row.code, row.subject) not in told
         and row.template_name not in replaced
