@@ -5,7 +5,10 @@ besides the clone (token, gate, live guid, note for recovery, event, read model)
 ``zfs clone`` of the same snapshot by hand. Both are timed from outside, by the same clock; what was
 made is destroyed after each turn, so both meet the same number of datasets.
 
-launch   POST /sandboxes
+launch   POST /sandboxes, with time for a clone to be made ready since the one before (ready.py)
+next     POST /sandboxes at once after another: its clone is being made when it comes
+named    POST /sandboxes with a name: its clone is made while it waits, as is the first of a series
+         without; no goal
 clone    the bare ``zfs clone``
 again    another bare ``zfs clone``: against ``clone`` it is the machine's noise
 gate     GET /templates/NAME/gate: the decision alone, nothing cloned; no goal
@@ -39,6 +42,9 @@ from tests.servers import ROOT, Installation, Keys, Server
 RUNS = int(os.environ.get("RUNS", "200"))
 RESULT = ROOT / "var" / "bench" / "gate.json"
 GOAL = 1.5  # a launch costs at most so many bare clones
+SIDES = ("launch", "next", "named", "clone", "again", "gate")
+TOLD = ("launch", "next", "named", "again")  # against a clone
+HELD = ("launch", "next")  # to the goal
 DATABASES = ("sqlite", "postgresql")
 
 
@@ -98,9 +104,23 @@ class Launches:
         return Answer(time.perf_counter() - begun, answer.status, told)
 
     def launch(self) -> float:
-        answer = self.timed("POST", "/sandboxes", {"template": self.name})
+        return self._ended(self._launched())
+
+    def next(self) -> float:
+        before, answer = self._launched(), self._launched()
+        self._ended(before)
+        return self._ended(answer)
+
+    def named(self) -> float:
+        return self._ended(self._launched(name=f"named-{self.pool.number_next()}"))
+
+    def _launched(self, **more: str) -> Answer:
+        answer = self.timed("POST", "/sandboxes", {"template": self.name, **more})
         if answer.status != 201 or not answer.told["signed"]:
             raise SystemExit(str(answer))
+        return answer
+
+    def _ended(self, answer: Answer) -> float:
         self.api.delete(f"/sandboxes/{answer.told['id']}").raise_for_status()
         return answer.took
 
@@ -122,6 +142,8 @@ class Launches:
 def measure(launches: Launches, database: str) -> dict[str, Any]:
     sides: dict[str, Callable[[], float]] = {
         "launch": launches.launch,
+        "next": launches.next,
+        "named": launches.named,
         "clone": launches.clone,
         "again": launches.clone,
         "gate": launches.gate,
@@ -134,26 +156,25 @@ def measure(launches: Launches, database: str) -> dict[str, Any]:
     for turn in range(RUNS):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             times[name].append(sides[name]() * 1000)
-    row: dict[str, Any] = {"database": database, "runs": RUNS, "goal": GOAL}
+    row: dict[str, Any] = {"database": database, "runs": RUNS, "goal": GOAL, "ratio": {}}
     for name, all_of in times.items():
         low, middle, high = statistics.quantiles(all_of, n=4)
         row[name] = {"median": round(middle, 2), "half": [round(low, 2), round(high, 2)]}
-    row["ratio"] = round(row["launch"]["median"] / row["clone"]["median"], 3)
-    row["noise"] = round(row["again"]["median"] / row["clone"]["median"], 3)
+    for name in TOLD:
+        row["ratio"][name] = round(row[name]["median"] / row["clone"]["median"], 3)
     return row
 
 
 def show(row: dict[str, Any]) -> None:
-    cells = ""
-    for name in ("launch", "clone", "again", "gate"):
+    for name in SIDES:
         low, high = row[name]["half"]
-        cells += f"{row[name]['median']:8.2f} [{low:6.2f}-{high:6.2f}]"
-    met = "" if row["ratio"] <= GOAL else " MISSED"
-    print(
-        f"{row['database']:11}{cells}   {row['ratio']:.2f}x <= {GOAL:g}x{met}"
-        f"   {row['noise']:.2f}x",
-        flush=True,
-    )
+        ratio = f"{row['ratio'][name]:.2f}x" if name in TOLD else ""
+        if name in HELD:
+            ratio += f" <= {GOAL:g}x" + (" MISSED" if row["ratio"][name] > GOAL else "")
+        half = f"[{low:.2f}-{high:.2f}]"
+        print(
+            f"{row['database']:11}{name:7}{row[name]['median']:8.2f} {half:15} {ratio}", flush=True
+        )
 
 
 def main() -> int:
@@ -162,8 +183,7 @@ def main() -> int:
     registry.start()
     try:
         registry.push("bench/tiny", "1", _images.tiny())
-        titles = "".join(f"{name:>24}" for name in ("launch ms", "clone", "again", "gate"))
-        print(f"{'database':11}{titles}   launch / clone   again / clone")
+        print(f"{'database':18}{'ms':>8} {'':15} of a clone")
         with Cluster() as cluster:
             for database in DATABASES:
                 url = cluster.create("gate") if database == "postgresql" else ""
@@ -182,7 +202,7 @@ def main() -> int:
         RESULT.write_text(json.dumps(rows, indent=2) + "\n")
     print(f"Medians of {RUNS}, the middle half in brackets; {os.cpu_count()} cores,"
           f" {run('uname', '-sr')}.")  # fmt: skip
-    return 1 if any(row["ratio"] > GOAL for row in rows) else 0
+    return 1 if any(row["ratio"][name] > GOAL for row in rows for name in HELD) else 0
 
 
 if __name__ == "__main__":

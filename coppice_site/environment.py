@@ -226,6 +226,13 @@ VARIABLES = (
         "How many generations besides the current one `sweep_generations` keeps of each template.",
     ),
     Variable(
+        "COPPICE_READY_SECONDS",
+        "60",
+        whole(0, 86400),
+        "How long the clone waits that is made ahead of a template's next launch; 0: none is made."
+        " `zfs:` pools.",
+    ),
+    Variable(
         "COPPICE_LIMIT_TREE_BYTES",
         "274877906944",
         whole(1, 10**15),

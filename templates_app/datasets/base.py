@@ -192,6 +192,12 @@ class DatasetDriver(Protocol):
         SandboxExists if the name is taken, TemplateMissing if there is no such ``@base``.
         """
 
+    def cloned(self, relative: str, name: str) -> Clone | None:
+        """The clone of ``relative@base`` called ``name`` as it is now; None if that is none of it.
+
+        Raises what :meth:`clone` raises of a clone that could not be used.
+        """
+
     def move(self, relative: str, to: str) -> None:
         """Rename a dataset with its ``@base``; its guid stays, and clones follow.
 

@@ -234,6 +234,14 @@ class DirectoryDriver:
             (work / "tree").rename(path)
         return Clone(name=str(path), path=path, origin=origin)
 
+    def cloned(self, relative: str, name: str) -> Clone | None:
+        self._pool.prepare()
+        path = self._pool.path(name)
+        real, _ = self._source(relative)
+        if self._pool.clones().get(name) != real or not _is_there(path):
+            return None
+        return Clone(name=str(path), path=path, origin=self._sealed(relative))
+
     def move(self, relative: str, to: str) -> None:
         self._pool.prepare()
         with (

@@ -271,20 +271,29 @@ class ZfsDriver:
         with EarlyLook(self.root, name, base, look, drawn=drawn) as early:
             self._make_clone(relative, name, early.step)
         try:
-            both = early.seen()
-            got = both.get(full) or self._pool.no_root()
-            path = as_path(full, got["mountpoint"])
-            if got["mounted"] != "yes":
-                raise PoolUnavailable(f"{full} was cloned, but is not mounted.")
-            if got["readonly"] == "on":
-                raise StorageReadOnly(f"{full} would be read-only: it inherits readonly=on.")
-            if (seen := both.get(base)) is None:  # renamed: with a clone it cannot be destroyed
-                raise TemplateMissing(f"There is no snapshot {base} any more.")
-            origin = _snapshot(base, seen)
+            return self._as_clone(base, full, early.seen())
         except BaseException:
             self._give_up(name)
             raise
-        return Clone(name=full, path=path, origin=origin)
+
+    def cloned(self, relative: str, name: str) -> Clone | None:
+        base, full = f"{self.full_name(relative)}@{BASE}", self.full_name(name)
+        both = self._pool.look((full, base), *_OF_CLONES)
+        if both.get(full, {}).get("origin") != base:
+            self._pool.assert_there()
+            return None
+        return self._as_clone(base, full, both)
+
+    def _as_clone(self, base: str, full: str, both: dict[str, dict[str, str]]) -> Clone:
+        got = both.get(full) or self._pool.no_root()
+        path = as_path(full, got["mountpoint"])
+        if got["mounted"] != "yes":
+            raise PoolUnavailable(f"{full} was cloned, but is not mounted.")
+        if got["readonly"] == "on":
+            raise StorageReadOnly(f"{full} would be read-only: it inherits readonly=on.")
+        if (seen := both.get(base)) is None:  # renamed: with a clone it cannot be destroyed
+            raise TemplateMissing(f"There is no snapshot {base} any more.")
+        return Clone(name=full, path=path, origin=_snapshot(base, seen))
 
     def _make_clone(self, relative: str, name: str, beside: Callable[[], None]) -> None:
         base, full = f"{self.full_name(relative)}@{BASE}", self.full_name(name)
@@ -354,18 +363,8 @@ class ZfsDriver:
 
     def destroy(self, relative: str) -> None:
         full = self.full_name(relative)
-        words = (
-            "list",
-            "-H",
-            "-r",
-            "-t",
-            "filesystem,volume,snapshot",
-            "-o",
-            "name,mounted",
-            "--",
-            full,
-        )
-        out = zfs(*words, expect={Kind.ABSENT})
+        words = ["list", "-H", "-r", "-t", "filesystem,volume,snapshot", "-o", "name,mounted", "--"]
+        out = zfs(*words, full, expect={Kind.ABSENT})
         if not out.done:
             self._pool.assert_there()
             return

@@ -51,6 +51,7 @@ class Look:
         self.leased = set(Lease.objects.values_list("template_name", flat=True))
         live = Sandbox.objects.filter(destroyed_at__isnull=True)
         self.sandboxes = dict(live.values_list("dataset", "id"))
+        self.noted = strangers.noted()  # what is given back or ends meanwhile is on the pool still
         self.found = {one.relative: one for one in driver.find_all()}
         self.clones = driver.all_clones()
         self.judged: tuple[Finding, ...] = ()  # of the last difference: what may be repaired
@@ -68,7 +69,7 @@ class Look:
         new.findings += self._asides()
         new.findings += self._lost_sandboxes()
         self._hand_made(new)
-        new.findings += strangers.strangers(self.driver, self.found, self.sandboxes)
+        new.findings += strangers.strangers(self.driver, self.found, {*self.sandboxes, *self.noted})
         self.judged = tuple(new.findings)
         new.findings += self._not_judged()
         return new

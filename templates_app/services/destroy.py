@@ -14,7 +14,7 @@ from templates_app.errors import CoppiceError, ImportInProgress, TemplateInUse
 from templates_app.events import Destroyed, Meta, Recorded
 from templates_app.models import Lease, Sandbox
 from templates_app.names import TemplateName
-from templates_app.services import common, dead_imports, removal
+from templates_app.services import common, dead_imports, ready, removal
 
 logger = logging.getLogger("coppice.destroy")
 
@@ -90,6 +90,8 @@ def destroy(
         if late := sorted(gone.values_list("dataset", flat=True)):
             raise _in_use(template.text, late)
     own = _own(state)
+    origins = {one.origin for one in own.generations.values()}
+    ready.clear(driver, origins.__contains__)
     if any(one.generation == generation.number for one in plan.kept):
         _put_aside(driver, own)
     for full in plan.datasets:

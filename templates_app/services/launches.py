@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from django.db import Error, connection, transaction
 from django.utils import timezone
 
 from templates_app import gate, lifecycle, projections, sql, store
 from templates_app.datasets.base import (
-    Dataset,
+    Clone,
     DatasetDriver,
     Snapshot,
     alias_name,
@@ -40,7 +42,7 @@ from templates_app.events import (
 from templates_app.models import Generation, Sandbox
 from templates_app.names import TemplateName
 from templates_app.projections import generation_key
-from templates_app.services import common, intents, keyring, noticed, policy, queries
+from templates_app.services import common, intents, keyring, noticed, policy, queries, ready
 
 logger = logging.getLogger("coppice.launches")
 
@@ -98,17 +100,20 @@ def create_sandbox(*, template: str, name: str | None, context: Meta) -> Recorde
     """
     policy.look()
     parsed = TemplateName.parse(template)
-    sandbox_id = uuid.uuid4().hex[:12] if name is None else _sandbox_id(name)
-    with intents.alone(sandbox_id):
-        for attempt in range(common.ATTEMPTS):
-            state = common.state_of(parsed.text)
-            try:
-                return _launch(state, sandbox_id, context, drawn=name is None)
-            except _OvertakenError:
-                continue
-            except (EventConflict, TemplateMissing):
-                if attempt == common.ATTEMPTS - 1 or not _swept(state):
-                    raise
+    sandbox_id = None if name is None else _sandbox_id(name)
+    for attempt in range(common.ATTEMPTS):
+        state = common.state_of(parsed.text)
+        try:
+            recorded = _launch(state, sandbox_id, context)
+        except _OvertakenError:
+            continue
+        except (EventConflict, TemplateMissing):
+            if attempt == common.ATTEMPTS - 1 or not _swept(state):
+                raise
+        else:
+            if name is None:
+                ready.ask(common.driver(), lifecycle.current(state))
+            return recorded
     raise EventConflict(f"Keys change all the time while {parsed} is launched.")
 
 
@@ -139,10 +144,8 @@ def _sandbox_id(name: str) -> str:
     return TemplateName.parse(name).text
 
 
-def _launch(
-    state: lifecycle.TemplateState, sandbox_id: str, context: Meta, *, drawn: bool
-) -> Recorded:
-    """``drawn``: the id was drawn for this launch, so nothing was ever called so."""
+def _launch(state: lifecycle.TemplateState, sandbox_id: str | None, context: Meta) -> Recorded:
+    """``sandbox_id``: None to have one drawn."""
     generation = lifecycle.current(state)
     driver = common.driver()
     overtaken = store.last_of(OVERTAKES)
@@ -154,11 +157,60 @@ def _launch(
     if not decision.allowed:
         raise _refuse(driver, state, generation, context)
     lifecycle.launchable(state)
-    version = 0 if drawn else _free(sandbox_id)
-    relative = common.relative(driver, generation.dataset)
+    with _place(driver, generation, sandbox_id) as place:
+        clone = _clone(driver, place, state, generation, context)
+        try:
+            if clone.origin.guid != recorded.guid:  # the snapshot was made anew
+                decision = decide(state.name, generation, clone.origin)
+                if not decision.allowed:
+                    raise _refuse(driver, state, generation, context)
+            event = _record(place, clone, decision, overtaken, state, generation, context)
+        except BaseException:
+            _take_back(driver, place.sandbox_id)
+            raise
+        intents.forget(place.sandbox_id)
+        return event
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a launch goes."""
+
+    sandbox_id: str
+    version: int  # of its stream
+    drawn: bool  # the id was drawn for this launch, so nothing was ever called so
+    ready: Clone | None = None
+
+
+@contextmanager
+def _place(
+    driver: DatasetDriver, generation: lifecycle.GenerationState, sandbox_id: str | None
+) -> Iterator[_Place]:
+    """Held alone. SandboxExists, SandboxBusy for an id that is given."""
+    if sandbox_id is not None:
+        with intents.alone(sandbox_id):
+            yield _Place(sandbox_id, _free(sandbox_id), drawn=False)
+    else:
+        with ready.drawn(driver, generation) as (fresh, clone):
+            yield _Place(fresh, 0, drawn=True, ready=clone)
+
+
+def _clone(
+    driver: DatasetDriver,
+    place: _Place,
+    state: lifecycle.TemplateState,
+    generation: lifecycle.GenerationState,
+    context: Meta,
+) -> Clone:
+    """The one that was ready, or a new one; noted as this launch's. GateRefused; the pool's."""
+    sandbox_id = place.sandbox_id
     earlier = intents.note(sandbox_id, generation.origin)
+    if place.ready is not None:
+        ready.taken(sandbox_id)
+        return place.ready
     try:
-        clone = driver.clone(relative, sandbox_name(sandbox_id), drawn=drawn)
+        relative = common.relative(driver, generation.dataset)
+        return driver.clone(relative, sandbox_name(sandbox_id), drawn=place.drawn)
     except CoppiceError as error:
         # With the note, a clone that somebody else makes later would be taken for this one.
         if isinstance(error, SandboxExists | TemplateMissing) or _is_off(driver, sandbox_id):
@@ -166,17 +218,6 @@ def _launch(
         if isinstance(error, TemplateMissing):
             raise _refuse(driver, state, generation, context) from None
         raise
-    try:
-        if clone.origin.guid != recorded.guid:  # the snapshot was made anew
-            decision = decide(state.name, generation, clone.origin)
-            if not decision.allowed:
-                raise _refuse(driver, state, generation, context)
-        event = _record(sandbox_id, version, clone, decision, overtaken, state, generation, context)
-    except BaseException:
-        _take_back(driver, sandbox_id)
-        raise
-    intents.forget(sandbox_id)
-    return event
 
 
 def _free(sandbox_id: str) -> int:
@@ -216,9 +257,8 @@ def _take_back(driver: DatasetDriver, sandbox_id: str) -> None:
 
 
 def _record(
-    sandbox_id: str,
-    version: int,
-    clone: Dataset,
+    place: _Place,
+    clone: Clone,
     decision: gate.Decision,
     overtaken: int,
     state: lifecycle.TemplateState,
@@ -226,7 +266,7 @@ def _record(
     context: Meta,
 ) -> Recorded:
     event = SandboxCreated(
-        sandbox=sandbox_id,
+        sandbox=place.sandbox_id,
         template=state.name,
         generation=generation.number,
         dataset=clone.name,
@@ -242,7 +282,7 @@ def _record(
     stream = event.stream()
     try:
         with transaction.atomic():
-            (recorded,) = store.append([event], meta=context, expected={stream: version})
+            (recorded,) = store.append([event], meta=context, expected={stream: place.version})
             # Under the log's lock: a destroy that came first has taken the generation away. A
             # newer generation is no reason to refuse: this one was current when we decided.
             key = generation_key(state.name, generation.number)
@@ -253,7 +293,7 @@ def _record(
                 raise _OvertakenError
     except EventConflict as conflict:
         if conflict.extra.get("stream") == stream:
-            raise SandboxExists(f"There is a sandbox {sandbox_id}.") from conflict
+            raise SandboxExists(f"There is a sandbox {place.sandbox_id}.") from conflict
         raise
     return recorded
 

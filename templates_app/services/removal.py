@@ -11,7 +11,7 @@ import re
 from templates_app.datasets.base import OURS, DatasetDriver, Found, alias_name
 from templates_app.lifecycle import GenerationState, TemplateState
 from templates_app.models import Generation
-from templates_app.services import common
+from templates_app.services import common, ready
 
 #: What datasets/zfs.py calls an alias that it moves out of the way.
 _ASIDE = re.compile(rf"{OURS}/(.+){alias_name('')}-aside-[0-9]+")
@@ -65,17 +65,21 @@ def remove(driver: DatasetDriver, state: TemplateState, relative: str) -> None:
 
 
 def clones(driver: DatasetDriver, relatives: list[str]) -> list[str]:
-    """Full names of what is cloned from these datasets and is none of them."""
-    own = {driver.full_name(relative) for relative in relatives}
+    """Full names of what is cloned from these datasets and is none of them, nor waits ready."""
+    own = {driver.full_name(relative) for relative in relatives} | ready.names(driver)
     found = {clone for relative in relatives for clone in driver.dependents(relative)}
     return sorted(found - own)
 
 
 def users(driver: DatasetDriver, name: str, relative: str) -> list[str]:
-    """What keeps a generation of ``name`` in use, full names: its clones, and those of aliases."""
+    """What keeps a generation of ``name`` in use, full names: its clones, and those of aliases.
+
+    Not what waits ready for a launch: that is given back for whoever needs it gone.
+    """
+    spare = ready.names(driver)
     found: list[str] = []
     for full in driver.dependents(relative):
         clone = common.relative(driver, full)
         alias = clone == alias_name(name) or is_aside(clone)
         found += driver.dependents(clone) if alias else [full]
-    return sorted(found)
+    return sorted(set(found) - spare)

@@ -11,7 +11,7 @@ from templates_app.errors import MalformedName
 from templates_app.events import Finding, ImportFailed
 from templates_app.models import Generation, Lease, Sandbox
 from templates_app.names import TemplateName
-from templates_app.services import intents, removal
+from templates_app.services import intents, ready, removal
 
 #: datasets.base.generation_name, taken apart. Imports count from 1: what is called g0 was made by
 #: hand, and only moved aside by an import.
@@ -23,19 +23,28 @@ def is_ours(driver: DatasetDriver, one: Found) -> bool:
     return bool(one.origin and one.origin.startswith(driver.full_name(OURS) + "/"))
 
 
+def noted() -> set[str]:
+    """Relative names of the clones that launches are about, and of those that wait for one.
+
+    In this order: what waits gets the note of a launch before it loses its own.
+    """
+    return {sandbox_name(sandbox_id) for sandbox_id in [*ready.noted(), *intents.noted()]}
+
+
 def strangers(
     driver: DatasetDriver, found: dict[str, Found], sandboxes: Collection[str]
 ) -> Iterator[Finding]:
     """Orphans among the generations, and what holds the names of sandboxes and templates.
 
-    The log is asked after the pool here: what was being made when the pool was looked at has a
-    lease or a note still, or else an event by now.
+    ``sandboxes``: full names of those that the log had, and relative ones of those that were noted,
+    before the pool was looked at. The notes are asked after it again, and the log last: what was
+    being made then has a lease or a note still, or else an event by now.
     """
+    known = {*sandboxes, *noted()}
     leased = set(Lease.objects.values_list("dataset", flat=True))
     in_log = dict(Generation.objects.values_list("dataset", "destroyed_position"))
     live = Sandbox.objects.filter(destroyed_at__isnull=True)
-    known = {*live.values_list("dataset", flat=True), *sandboxes}
-    known |= {sandbox_name(sandbox_id) for sandbox_id in intents.noted()}
+    known.update(live.values_list("dataset", flat=True))
     for relative, one in sorted(found.items()):
         if relative.startswith(f"{OURS}/"):
             if relative not in leased and not removal.is_aside(relative):

@@ -13,7 +13,7 @@ from templates_app.datasets.base import DatasetDriver
 from templates_app.errors import CoppiceError, EventConflict, TemplateInUse
 from templates_app.events import Meta, Retired
 from templates_app.models import Generation, Sandbox, Template
-from templates_app.services import common, generations, recovery, removal
+from templates_app.services import common, generations, ready, recovery, removal
 
 logger = logging.getLogger("coppice.sweep")
 
@@ -49,6 +49,9 @@ def sweep(*, context: Meta, dry_run: bool = False) -> Swept:
     driver = common.driver()
     driver.check()
     swept = Swept()
+    if not dry_run:
+        current = set(Template.objects.values_list("current__origin", flat=True))
+        ready.clear(driver, lambda origin: origin not in current)
     recovery.finish_destroys(driver, driver.find_all(), swept.finished, dry_run)
     for name in _names():
         try:

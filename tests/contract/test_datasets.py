@@ -186,6 +186,18 @@ class TestAPool:
         assert anew.path == mountpoint(pool, "sandbox-5")
         assert (anew.path / "version").read_text() == "one"
 
+    def test_a_clone_is_found_again_as_it_is_now(self, pool):
+        make(pool)
+        make(pool, TWO)
+        assert pool.cloned(ONE, "sandbox-1") is None
+        made = pool.clone(ONE, "sandbox-1")
+        assert pool.cloned(ONE, "sandbox-1") == made
+        assert pool.cloned(TWO, "sandbox-1") is None
+        pool.clone(TWO, "sandbox-2")
+        assert pool.cloned(ONE, "sandbox-2") is None
+        pool.destroy("sandbox-1")
+        assert pool.cloned(ONE, "sandbox-1") is None
+
     def test_writing_into_a_clone_changes_nothing_else(self, pool):
         sealed = make(pool)
         first, second = (pool.clone(ONE, f"sandbox-{n}").path for n in (1, 2))

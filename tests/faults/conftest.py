@@ -68,6 +68,7 @@ def _world(pool: DatasetDriver, settings, state: Path, place: Path) -> Iterator[
     settings.COPPICE_REQUIRE_SIGNED_TEMPLATES = "off"
     settings.COPPICE_TRUSTED_KEYS = None
     settings.COPPICE_RETAIN_GENERATIONS = 1
+    settings.COPPICE_READY_SECONDS = 0
     pool.check()
     with process.orphans_are_ours():
         yield World(common.driver(), state, shelf)

@@ -30,7 +30,7 @@ INSTANTS = 100 if ALL else 10
 GROUPS = {
     "import": ("forced import", "first import", "import over a hand-made one"),
     "moving": ("rollback", "sweep", "destroy", "retirement", "reload"),
-    "sandboxes": ("launch", "end of a sandbox"),
+    "sandboxes": ("launch", "launch of a ready clone", "end of a sandbox"),
     "recovery": ("recovery",),
 }
 
@@ -102,6 +102,10 @@ RULES = {
     "what died before its event is undone": ("dead_imports.end_if_dead", "forced import"),
     "what was given up is undone": ("dead_imports.undo_abandoned", "forced import"),
     "a clone that no event knows goes": ("recovery._finish_launches", "launch"),
+    "a clone that waits for a launch is given back": (
+        "ready.give_back",
+        "launch of a ready clone",
+    ),
     "an end that has begun is finished": ("recovery._finish_endings", "end of a sandbox"),
     "what the log has as gone, goes": ("recovery.finish_destroys", "destroy"),
     "the alias follows the log": ("recovery._point_aliases", "rollback"),
@@ -130,6 +134,7 @@ MODULES = {
     "dead_imports": "templates_app.services.dead_imports",
     "recovery": "templates_app.services.recovery",
     "intents": "templates_app.services.intents",
+    "ready": "templates_app.services.ready",
     "directory": "templates_app.datasets.directory",
 }
 

@@ -23,7 +23,7 @@ import pytest
 from django.db import connections
 
 from templates_app.models import Sandbox, Template
-from templates_app.services import sweep
+from templates_app.services import ready, sweep
 from tests.faults.world import World, who
 from tests.servers import Installation, Keys, MakeServer, Server
 
@@ -181,6 +181,10 @@ def figures(world: World, server: Server) -> dict[str, float]:
 
 def wrong(world: World) -> list[str]:
     said = world.recover()
+    until = time.monotonic() + 20
+    while ready.noted() and time.monotonic() < until:
+        time.sleep(0.05)  # a server makes one just now, for a launch that was answered
+        said += world.recover()
     return [sentence for sentence in said if "could not" in sentence] + world.violations()
 
 

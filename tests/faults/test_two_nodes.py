@@ -56,6 +56,7 @@ def nodes(postgres_url: str, swap_database, settings, tmp_path: Path) -> Iterato
     settings.COPPICE_REQUIRE_SIGNED_TEMPLATES = "off"
     settings.COPPICE_TRUSTED_KEYS = None
     settings.COPPICE_LEASE_SECONDS = 2
+    settings.COPPICE_READY_SECONDS = 0
     settings.COPPICE_IMPORT_ROOTS = (tmp_path,)
     made = []
     for name in ("one", "two"):

@@ -21,6 +21,7 @@ from templates_app.services import (
     imports,
     launches,
     readmodels,
+    ready,
     recovery,
     reload,
     sweep,
@@ -38,7 +39,7 @@ _STAYS = (
     # An import goes on with the part of a blob, for a week; the part of a text stays for an hour.
     r"blobs(/sha256(/[0-9a-f]{64}(\.part)?)?|/new)?",
     r"(manifests|documents|layers)(/[0-9a-f]{64}\.zst|/[0-9a-f]{16}\.part)?",
-    r"engine(/empty)?|pool-locks|leases|launches|endings",
+    r"engine(/empty)?|pool-locks|leases|launches|endings|ready",
     # A server's own.
     r"secret-key|server\.log|trusted-keys(/.+\.pub)?|log(/[a-z0-9]+\.(pub|sec)|/lock)?",
     r"log/frontier\.json|log/checkpoints(/checkpoint-[0-9]+(\.sig|\.note)?)?",
@@ -186,7 +187,7 @@ class World:
                 yield f"{relative} was left in the state directory"
         if (locks := self.state / "pool-locks").is_dir() and any(locks.iterdir()):
             yield f"locks of dead processes: {sorted(one.name for one in locks.iterdir())}"
-        for place in ("leases", "launches", "endings"):
+        for place in ("leases", "launches", "endings", "ready"):
             if (self.state / place).is_dir() and any((self.state / place).iterdir()):
                 left = sorted(one.name for one in (self.state / place).iterdir())
                 yield f"{left} were left in {place}"
@@ -288,6 +289,13 @@ def _launch(world: World) -> None:
     launches.create_sandbox(template="web", name=None, context=who())
 
 
+def _launch_a_ready_one(world: World) -> None:
+    generation = lifecycle.current(common.state_of("web"))
+    made = ready.make(common.driver(), generation)
+    _launch(world)
+    assert Sandbox.objects.filter(pk=made.sandbox_id).exists(), "it was not launched"
+
+
 def _end_sandbox(world: World) -> None:
     sandbox = Sandbox.objects.filter(template_name="web", destroyed_at=None)[0]
     launches.destroy_sandbox(sandbox_id=sandbox.id, context=who())
@@ -341,6 +349,7 @@ USE_CASES = {
     "rollback": UseCase(_two, _roll, ("rolled-back",)),
     "sweep": UseCase(_to_sweep, lambda _: sweep.sweep(context=who()), ("retired",)),
     "launch": UseCase(_few_sandboxes, _launch, ("sandbox-created",)),
+    "launch of a ready clone": UseCase(_few_sandboxes, _launch_a_ready_one, ("sandbox-created",)),
     "end of a sandbox": UseCase(_launched, _end_sandbox, ("sandbox-destroyed",)),
     "destroy": UseCase(
         _doomed, lambda _: destroy.destroy(name="doomed", context=who()), ("destroyed",)

@@ -103,6 +103,7 @@ def driver(
     settings.COPPICE_DNS_NAMESERVER = ""
     settings.COPPICE_REQUIRE_SIGNED_TEMPLATES = "off"
     settings.COPPICE_TRUSTED_KEYS = None
+    settings.COPPICE_READY_SECONDS = 0  # else a thread works on in the pool that goes
     pool.check()
     yield common.driver()
     connection.close()
