@@ -268,6 +268,8 @@ def _record_failure(
                 held.confirm()
     except Interrupted:
         logger.info("that import %s has failed, was said when it was taken over", import_id)
-    except (CoppiceError, DatabaseError) as lost:
+    except (CoppiceError, DatabaseError, ValueError) as lost:
         # The first error is what the caller must see; this one is for the log.
         logger.error("the failed import of %s could not be recorded: %s", name, lost)
+        if held is not None:
+            held.leave()  # whoever comes next finds it dead, and records that

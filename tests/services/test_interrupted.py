@@ -20,7 +20,7 @@ from templates_app.errors import (
     SandboxNotFound,
     TemplateInUse,
 )
-from templates_app.events import SandboxCreated
+from templates_app.events import ImportFailed, SandboxCreated
 from templates_app.models import Generation, Lease, Sandbox, Template
 from templates_app.services import destroy, imports, intents, launches, recovery, reload, removal
 from tests.pools import sh
@@ -153,6 +153,32 @@ def in_a_process_that_dies(work) -> None:
             os._exit(2)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 9, "it did not come to where it was to die"
+
+
+@pytest.mark.parametrize("lost", [DatabaseUnavailable("It was away."), ValueError("odd text")])
+def test_a_failure_that_could_not_be_recorded_is_recorded_by_who_comes_next(
+    driver, monkeypatch, shelf, lost
+):
+    def fail() -> None:
+        raise OutOfSpace("The pool is full.")
+
+    shelf.during = fail
+    really = store.append
+
+    def refuse_failures(events, **rest):
+        if isinstance(events[0], ImportFailed):
+            raise lost
+        return really(events, **rest)
+
+    with monkeypatch.context() as away:
+        away.setattr(store, "append", refuse_failures)
+        with pytest.raises(OutOfSpace):  # what it failed for, not that this could not be recorded
+            import_it()
+    assert types() == [] and Lease.objects.count() == 1
+    shelf.during = lambda: None
+    import_it()
+    assert types() == ["import-failed", "imported"] and not Lease.objects.exists()
+    assert recovery.recover(context=WHO) == []
 
 
 def test_a_launch_whose_process_died_before_its_event_is_taken_back(driver, monkeypatch):
