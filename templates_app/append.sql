@@ -1,7 +1,8 @@
 -- The append of events as one statement: one round trip, so that the lock, which orders all
 -- appends, is held as short as can be. store_writers.py is the only caller. For one new
--- event there is place.sql.
+-- event there is insert.sql.
 --
+-- ids: of version 8, telling position 0, where they are not given by the caller: each gets its own.
 -- streams: the distinct streams of the events and of what the caller expects; expected_versions:
 -- NULL where any version will do; stream_of: for each event, which of streams it belongs to.
 -- mention_of: for each mention, which of the events it belongs to. All count from 1.
@@ -42,8 +43,14 @@ BEGIN
   is_known := array_fill(false, ARRAY[count]);
   IF given THEN
     FOR i IN 1..count LOOP
-      SELECT e.position, e.stream, e.type, e.schema, e.data INTO old
-        FROM templates_app_event e WHERE e.event_id = ids[i];
+      IF substr(ids[i]::text, 15, 1) = '8' THEN
+        SELECT e.position, e.stream, e.type, e.schema, e.data INTO old FROM templates_app_event e
+          WHERE e.position = ('x' || translate(left(ids[i]::text, 13), '-', ''))::bit(48)::bigint
+            AND e.event_id = ids[i];
+      ELSE  -- as the index says of itself, or it would not be used
+        SELECT e.position, e.stream, e.type, e.schema, e.data INTO old FROM templates_app_event e
+          WHERE e.event_id = ids[i] AND substr(e.event_id::text, 15, 1) <> '8';
+      END IF;
       CONTINUE WHEN NOT FOUND;
       IF (old.stream, old.type, old.schema, old.data)
           IS DISTINCT FROM (streams[stream_of[i]], types[i], schemas[i], datas[i]) THEN
@@ -75,6 +82,9 @@ BEGIN
       current[stream_of[i]] := version;
       positions[i] := next;
       versions[i] := version;
+      IF NOT given THEN
+        ids[i] := (lpad(to_hex(next), 12, '0') || substr(ids[i]::text, 14))::uuid;
+      END IF;
       -- RFC 6962 leaf hash of the event's RFC 8785 form: keys in order, no white space.
       leaves[i] := encode(sha256('\x00'::bytea || convert_to(
         '{"data":' || datas[i] || ',"meta":' || meta || ',"position":' || next

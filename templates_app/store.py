@@ -4,7 +4,7 @@ An append is one short transaction, or joins the caller's: it takes the lock tha
 appends, checks the versions that the caller saw, gives out positions and versions, hashes, inserts,
 and applies the projections. Because the lock is held to the commit, positions are gap-free and in
 commit order, so whoever tails the log by position misses nothing. On PostgreSQL all but the
-projections is one statement (append.sql, place.sql).
+projections is one statement (append.sql, insert.sql).
 """
 
 from __future__ import annotations
@@ -292,7 +292,7 @@ def _drafts(batch: list[DomainEvent], event_ids: Sequence[uuid.UUID] | None) -> 
     if len(event_ids) != len(batch) or len(set(event_ids)) != len(batch):
         raise ValueError("each event needs one id of its own")
     for event_id in event_ids:
-        if event_id.version == 8 and find(event_id) is None:
+        if writers.tells(event_id) and find(event_id) is None:
             raise ValueError("ids of version 8 say a position: only the store gives them")
     return [_draft(*pair) for pair in zip(event_ids, batch, strict=True)]
 

@@ -10,7 +10,6 @@ import datetime
 import hashlib
 import os
 import sqlite3
-import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -77,25 +76,22 @@ def moment(at: datetime.datetime) -> str:
 
 # --- PostgreSQL --------------------------------------------------------------------------------
 
-# The two inserts are done whether read from or not: PostgreSQL, data-modifying statements in WITH.
+# What the row does not say, the trigger does (insert.sql). The mentions are inserted whether they
+# are read from or not: PostgreSQL, data-modifying statements in WITH.
 _APPEND_ONE = """
-WITH place AS MATERIALIZED (
-  SELECT * FROM coppice_place(
-    %(type)s, %(schema)s::smallint, %(data)s, %(meta)s, %(stream)s, %(expected)s::integer)
-), event AS (
-  INSERT INTO templates_app_event (
-    position, event_id, stream, version, type, schema, data, meta, recorded_at, leaf_hash)
-  SELECT new_position, %(id)s::uuid, %(stream)s::text, new_version, %(type)s::text,
-    %(schema)s::smallint, %(data)s::text, %(meta)s::text, now, leaf
-  FROM place WHERE new_position IS NOT NULL
+WITH event AS (
+  INSERT INTO templates_app_event (event_id, stream, version, type, schema, data, meta)
+  VALUES (%(id)s::uuid, %(stream)s, %(version)s::integer, %(type)s, %(schema)s::smallint,
+    %(data)s, %(meta)s)
+  RETURNING position, version, recorded_at, leaf_hash
 ), mentions AS (
   INSERT INTO templates_app_mention (kind, key, position)
-  SELECT m.kind, m.key, new_position
-  FROM place, unnest(%(kinds)s::text[], %(keys)s::text[]) AS m(kind, key)
-  WHERE new_position IS NOT NULL
+  SELECT m.kind, m.key, event.position
+  FROM event, unnest(%(kinds)s::text[], %(keys)s::text[]) AS m(kind, key)
 )
-SELECT * FROM place
+SELECT * FROM event
 """
+_VERSION = "SELECT coalesce(max(version), 0) FROM templates_app_event WHERE stream = %s"
 _APPEND = (
     "SELECT * FROM coppice_append(%s::uuid[], %s::text[], %s::smallint[], %s::text[], %s, %s,"
     " %s::text[], %s::integer[], %s::integer[], %s::integer[], %s::text[], %s::text[])"
@@ -106,24 +102,29 @@ def _postgresql_one(
     server: psycopg.Connection[Any], draft: Draft, meta: str, expected: Mapping[str, int]
 ) -> Outcome:
     stream, event, wanted = draft.stream, draft.event, expected.get(draft.stream)
-    event_id = _growing_id()
+    chance = telling_id(0)
     parameters = {
-        "id": event_id.hex,
+        "id": chance.hex,
         "type": event.type,
         "schema": event.schema,
         "data": draft.data,
         "meta": meta,
         "stream": stream,
-        "expected": wanted,
+        "version": None if wanted is None else wanted + 1,
         "kinds": _texts([kind for kind, _ in draft.mentions]),
         "keys": _texts([key for _, key in draft.mentions]),
     }
+    row: Any
     with psycopg.Cursor(server) as cursor:
-        row: Any = cursor.execute(_APPEND_ONE, parameters, prepare=True).fetchone()
+        while (row := cursor.execute(_APPEND_ONE, parameters, prepare=True).fetchone()) is None:
+            # By a statement of its own, for that one sees nothing of what it waited for. If the
+            # stream has meanwhile come to where it was expected, the append can go on.
+            (actual,) = cursor.execute(_VERSION, [stream]).fetchone() or (0,)
+            if actual != wanted:
+                return _conflict(stream, expected[stream], actual)
     position, version, at, leaf = row
-    if position is None and wanted is not None:
-        return _conflict(stream, wanted, version)
-    return [Place(False, event_id, position, version, at.astimezone(datetime.UTC), leaf)]
+    at = at.astimezone(datetime.UTC)
+    return [Place(False, _told(chance, position), position, version, at, leaf)]
 
 
 def _postgresql(
@@ -133,7 +134,7 @@ def _postgresql(
     expected: Mapping[str, int],
     given: bool,
 ) -> Outcome:
-    ids = [draft.event_id or _growing_id() for draft in drafts]
+    ids = [draft.event_id or telling_id(0) for draft in drafts]
     streams = list(dict.fromkeys([draft.stream for draft in drafts] + list(expected)))
     nth = {stream: number for number, stream in enumerate(streams, 1)}
     mentions = [
@@ -164,6 +165,8 @@ def _postgresql(
     if outcome == "reused":
         return _reused(ids[culprit - 1], actual)
     at = at.astimezone(datetime.UTC)
+    if not given:
+        ids = list(map(_told, ids, positions))
     if not any(known):
         return [
             Place(False, event_id, position, version, at, leaf)
@@ -179,14 +182,6 @@ def _postgresql(
     ]
 
 
-def _growing_id() -> uuid.UUID:
-    """A UUID of version 7 (RFC 9562 section 5.7): milliseconds, then 74 random bits.
-
-    Ids that grow are put at the end of their index; random ones would each need another page of it.
-    """
-    return made_id(time.time_ns() // 1_000_000 << 80 | 7 << 76 | _chance())
-
-
 def _numbers(items: Iterable[object]) -> str:
     """An array literal of what needs no quotes. psycopg adapts lists too, in far longer."""
     return "{" + ",".join(map(str, items)) + "}"
@@ -197,25 +192,6 @@ def _texts(items: Sequence[str]) -> str:
         return "{}"
     quoted = '","'.join([item.replace("\\", "\\\\").replace('"', '\\"') for item in items])
     return '{"' + quoted + '"}'
-
-
-def _chance() -> int:
-    """The bits of an id that neither time nor position say: 12 after the version, 62 after 0b10."""
-    chance = int.from_bytes(os.urandom(10), "big")
-    return (chance >> 68) << 64 | 2 << 62 | chance & (1 << 62) - 1
-
-
-def made_id(
-    number: int,
-    new: Callable[[type[uuid.UUID]], uuid.UUID] = object.__new__,
-    put: Callable[[object, str, object], None] = object.__setattr__,
-    unknown: uuid.SafeUUID = uuid.SafeUUID.unknown,
-) -> uuid.UUID:
-    """``UUID(int=number)``, which spends three quarters of its time making sure of the number."""
-    made = new(uuid.UUID)
-    put(made, "int", number)
-    put(made, "is_safe", unknown)
-    return made
 
 
 # --- SQLite ------------------------------------------------------------------------------------
@@ -245,24 +221,6 @@ def _sqlite(
         if database.in_transaction:
             cursor.execute("ROLLBACK")
     return outcome
-
-
-def telling_id(position: int) -> uuid.UUID:
-    """An id that says where its event is: a UUID of version 8 that begins with the position.
-
-    So it is unique and found without an index, which each append would have to write.
-    """
-    return made_id(position << 80 | 8 << 76 | _chance())
-
-
-def by_id(event_id: uuid.UUID) -> tuple[str, list[object]]:
-    """The condition for the one row with this id, and its parameters (``%s``)."""
-    if connection.vendor == "postgresql":
-        return "event_id = %s", [event_id]
-    if event_id.version == 8:
-        return "position = %s AND event_id = %s", [event_id.int >> 80, event_id.hex]
-    # What the index of all other ids says of itself, or SQLite would not take it.
-    return "event_id = %s AND substr(event_id, 13, 1) <> '8'", [event_id.hex]
 
 
 # Of the log and of a stream, in one statement: each takes SQLite as long to begin as to do.
@@ -343,6 +301,58 @@ def leaf_hash(draft: Draft, meta: str, position: int, version: int, stamp: str) 
         f'"version":{version}}}'
     )
     return hashlib.sha256(b"\0" + text.encode()).hexdigest()
+
+
+# --- ids ---------------------------------------------------------------------------------------
+
+
+def telling_id(position: int) -> uuid.UUID:
+    """An id that says where its event is: a UUID of version 8 that begins with the position.
+
+    So it is unique and found without an index, which each append would have to write. PostgreSQL
+    is sent the one of position 0, and puts the position in.
+    """
+    return made_id(position << 80 | 8 << 76 | _chance())
+
+
+def _told(event_id: uuid.UUID, position: int) -> uuid.UUID:
+    """What has become of an id that told position 0."""
+    return made_id(position << 80 | event_id.int)
+
+
+def tells(event_id: uuid.UUID) -> bool:
+    """Whether it is one of these. By its digit, as the databases have it: any variant counts."""
+    return event_id.int >> 76 & 15 == 8
+
+
+def by_id(event_id: uuid.UUID) -> tuple[str, list[object]]:
+    """The condition for the one row with this id, and its parameters (``%s``)."""
+    postgresql = connection.vendor == "postgresql"
+    stored = event_id if postgresql else event_id.hex
+    if tells(event_id):
+        return "position = %s AND event_id = %s", [event_id.int >> 80, stored]
+    # What the index of all other ids says of itself, or neither database would take it.
+    digit = "substr(event_id::text, 15, 1)" if postgresql else "substr(event_id, 13, 1)"
+    return f"event_id = %s AND {digit} <> '8'", [stored]
+
+
+def _chance() -> int:
+    """The bits of an id that neither time nor position say: 12 after the version, 62 after 0b10."""
+    chance = int.from_bytes(os.urandom(10), "big")
+    return (chance >> 68) << 64 | 2 << 62 | chance & (1 << 62) - 1
+
+
+def made_id(
+    number: int,
+    new: Callable[[type[uuid.UUID]], uuid.UUID] = object.__new__,
+    put: Callable[[object, str, object], None] = object.__setattr__,
+    unknown: uuid.SafeUUID = uuid.SafeUUID.unknown,
+) -> uuid.UUID:
+    """``UUID(int=number)``, which spends three quarters of its time making sure of the number."""
+    made = new(uuid.UUID)
+    put(made, "int", number)
+    put(made, "is_safe", unknown)
+    return made
 
 
 # --- reasons -----------------------------------------------------------------------------------

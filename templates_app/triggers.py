@@ -43,27 +43,31 @@ WHEN NEW.position IS NOT (SELECT coalesce(max(position), 0) + 1 FROM templates_a
 BEGIN SELECT RAISE(ABORT, 'the log is append-only: positions go on from the last one'); END""",
 }
 
-_PG_FUNCTIONS: dict[str, str] = {
-    "coppice_refuse_event": """
+# Of the ids that do not begin with their position, as on SQLite. In the words that PostgreSQL has
+# for it when it is asked what it is.
+_PG_INDEXES: dict[str, str] = {
+    "coppice_event_id": (
+        "USING btree (event_id) WHERE (substr((event_id)::text, 15, 1) <> '8'::text)"
+    ),
+}
+
+_REFUSE = """\
+CREATE OR REPLACE FUNCTION coppice_refuse_event() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
   RAISE EXCEPTION 'the log is append-only: events are never changed or deleted'
     USING ERRCODE = 'restrict_violation';
 END
-""",
-    # Whoever inserts, by whatever statement, goes on from the last event that is committed, or its
-    # own. With the key of positions that leaves no gap and makes their order that of the commits;
-    # the lock that appends take (append.sql) has them wait for each other instead of failing.
-    "coppice_follow_event": """
-BEGIN
-  IF NEW.position <> 1 AND NOT EXISTS (
-    SELECT FROM templates_app_event e WHERE e.position = NEW.position - 1
-  ) THEN
-    RAISE EXCEPTION 'the log is append-only: positions go on from the last one'
-      USING ERRCODE = 'restrict_violation';
-  END IF;
-  RETURN NEW;
-END
-""",
+$body$"""
+
+
+def _file(name: str) -> str:
+    return resources.files("templates_app").joinpath(name).read_text(encoding="utf-8")
+
+
+_PG_FUNCTIONS: dict[str, str] = {
+    "coppice_refuse_event": _REFUSE,
+    "coppice_follow_event": _file("insert.sql"),
+    "coppice_append": _file("append.sql"),
 }
 
 
@@ -89,14 +93,6 @@ _PG_TRIGGERS: dict[str, _Trigger] = {
 }
 
 
-#: The append functions and the files that make them.
-_APPENDS = {"coppice_append": "append.sql", "coppice_place": "place.sql"}
-
-
-def _append_sql(name: str) -> str:
-    return resources.files("templates_app").joinpath(_APPENDS[name]).read_text(encoding="utf-8")
-
-
 def install(connection: BaseDatabaseWrapper) -> None:
     """Put everything in place that is missing or is not as it should be. Needs the tables."""
     if connection.vendor == "postgresql":
@@ -112,9 +108,9 @@ def remove(connection: BaseDatabaseWrapper) -> None:
             for name, trigger in _PG_TRIGGERS.items():
                 cursor.execute(f"DROP TRIGGER IF EXISTS {name} ON {trigger.table}")
             for name in _PG_FUNCTIONS:
-                cursor.execute(f"DROP FUNCTION IF EXISTS {name}()")
-            for name in _APPENDS:
                 cursor.execute(f"DROP FUNCTION IF EXISTS {name}")
+            for name in _PG_INDEXES:
+                cursor.execute(f"DROP INDEX IF EXISTS {name}")
         else:
             for name in _SQLITE:
                 cursor.execute(_drop(name))
@@ -160,18 +156,19 @@ def _drop(name: str) -> str:
 def _install_postgresql(connection: BaseDatabaseWrapper) -> None:
     absent = set(missing(connection))
     with connection.cursor() as cursor:
-        for name in _APPENDS:
+        for name, index in _PG_INDEXES.items():
             if name in absent:
-                # Its parameters may have changed, and CREATE OR REPLACE keeps overloads beside.
-                cursor.execute(f"DROP FUNCTION IF EXISTS {name}")
-                cursor.execute(_append_sql(name))
-        for name, body in _PG_FUNCTIONS.items():
+                cursor.execute(f"DROP INDEX IF EXISTS {name}")
+                cursor.execute(f"CREATE UNIQUE INDEX {name} ON {EVENT} {index}")
+        for name, statement in _PG_FUNCTIONS.items():
             if name in absent:
-                cursor.execute(
-                    f"CREATE OR REPLACE FUNCTION {name}() RETURNS trigger LANGUAGE plpgsql"
-                    # As in append.sql: a plan that was made while the table was small is kept.
-                    f" SET enable_seqscan = off AS $body${body}$body$"
-                )
+                if "CREATE OR REPLACE" not in statement:
+                    # Its parameters may have changed, and then the old one would stay beside it.
+                    cursor.execute(f"DROP FUNCTION IF EXISTS {name}")
+                cursor.execute(statement)
+        if "coppice_follow_event" in absent:
+            path = _search_path(cursor)
+            cursor.execute(f"ALTER FUNCTION coppice_follow_event SET search_path = {path}")
         for name, (table, event, rest, function) in _PG_TRIGGERS.items():
             if name in absent:
                 cursor.execute(
@@ -181,6 +178,19 @@ def _install_postgresql(connection: BaseDatabaseWrapper) -> None:
                 # session_replication_role = replica, which restores and replication tools set,
                 # would silence ordinary triggers.
                 cursor.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
+
+
+def _search_path(cursor: CursorWrapper) -> str:
+    """Where the insert trigger finds what it names, whatever who inserts has set.
+
+    Else it would ask a temporary table of his, which has the same name and comes first, for the
+    last position, or compare by an operator of his.
+    """
+    cursor.execute(
+        "SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass(%s)",
+        [EVENT],
+    )
+    return ", ".join(["pg_catalog", *(schema for (schema,) in cursor.fetchall()), "pg_temp"])
 
 
 def _missing_postgresql(cursor: CursorWrapper) -> list[str]:
@@ -193,15 +203,31 @@ def _missing_postgresql(cursor: CursorWrapper) -> list[str]:
     )
     triggers = {row[0]: row[1:] for row in cursor.fetchall()}
     cursor.execute(
-        "SELECT proname, prosrc FROM pg_proc WHERE proname LIKE 'coppice%%'"
-        " AND pg_function_is_visible(oid)"
+        "SELECT proname, prosrc, coalesce(proconfig, '{}') FROM pg_proc"
+        " WHERE proname LIKE 'coppice%%' AND pg_function_is_visible(oid)"
     )
-    bodies = dict(cursor.fetchall())
-    absent = [name for name, body in _PG_FUNCTIONS.items() if bodies.get(name) != body]
-    absent += [
-        name for name in _APPENDS if bodies.get(name) != _append_sql(name).split("$body$")[1]
+    functions = {name: (body, settings) for name, body, settings in cursor.fetchall()}
+    absent = [
+        name
+        for name, statement in _PG_FUNCTIONS.items()
+        if functions.get(name, ("", []))[0] != statement.split("$body$")[1]
     ]
+    name = "coppice_follow_event"
+    if name not in absent and f"search_path={_search_path(cursor)}" not in functions[name][1]:
+        absent.append(name)
     for name, (table, _, _, function) in _PG_TRIGGERS.items():
         if triggers.get(name) != (table, function, True):
             absent.append(name)
+    cursor.execute(
+        "SELECT i.relname, pg_get_indexdef(i.oid) FROM pg_index x"
+        " JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_class c ON c.oid = x.indrelid"
+        " WHERE c.relname = %s AND pg_table_is_visible(c.oid) AND x.indisunique AND x.indisvalid",
+        [EVENT],
+    )
+    unique = dict(cursor.fetchall())
+    absent += [
+        name
+        for name, index in _PG_INDEXES.items()
+        if not unique.get(name, "").endswith(f"{EVENT} {index}")
+    ]
     return absent
