@@ -63,26 +63,24 @@ def ready(place: Path) -> None:
 @contextlib.contextmanager
 def without_leaf_hash(vendor: str) -> Iterator[None]:
     """Appends write 64 zeros where the leaf hash belongs, and compute none."""
+    from django.db import connection
+
     from templates_app import store_writers as writers
+    from templates_app import triggers
 
     if vendor == "sqlite":
         with mock.patch.object(writers, "leaf_hash", lambda *_: "0" * 64):
             yield
     else:
-        other = writers._APPEND_ONE.replace("coppice_place(", "coppice_place_bare(")
-        with mock.patch.object(writers, "_APPEND_ONE", other):
+        text = (ROOT / "templates_app" / "insert.sql").read_text()
+        start = text.index("NEW.leaf_hash := encode(")
+        bare = text[:start] + "NEW.leaf_hash := repeat('0', 64)" + text[text.index(";\n", start) :]
+        with connection.cursor() as cursor:
+            cursor.execute(bare)
+        try:
             yield
-
-
-def make_bare_function() -> None:
-    """PostgreSQL's part in an append of one event, but for the hash."""
-    from django.db import connection
-
-    text = (ROOT / "templates_app" / "place.sql").read_text()
-    start = text.index("leaf := encode(")
-    bare = text[:start] + "leaf := repeat('0', 64)" + text[text.index(";\n", start) :]
-    with connection.cursor() as cursor:
-        cursor.execute(bare.replace("coppice_place", "coppice_place_bare"))
+        finally:
+            triggers.install(connection)
 
 
 def append_for(seconds: float, first: int) -> float:
@@ -104,8 +102,6 @@ def append_for(seconds: float, first: int) -> float:
 
 
 def appends(vendor: str) -> dict[str, Any]:
-    if vendor == "postgresql":
-        make_bare_function()
     sides: dict[str, list[float]] = {"with": [], "without": [], "again": []}
     for turn in range(RUNS + 1):
         names = ["with", "without", "again"]

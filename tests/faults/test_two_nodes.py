@@ -88,7 +88,7 @@ def events() -> list[tuple[str, str, str]]:
     return [(one.type, getattr(one.event, "import_id", ""), one.meta.node) for one in store.read()]
 
 
-@pytest.mark.parametrize("step", ["before the engine", "rename pool/coppice", "WITH place AS"])
+@pytest.mark.parametrize("step", ["before the engine", "rename pool/coppice", "WITH event AS"])
 def test_a_silent_holder_is_replaced_and_can_write_nothing_when_it_wakes_up(
     nodes: list[Node], step: str
 ):

@@ -1,5 +1,6 @@
 """Appending and reading, on both databases, with real transactions."""
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -10,7 +11,7 @@ import uuid
 import pytest
 from django.db import connection, transaction
 
-from templates_app import codec, projections, store
+from templates_app import codec, projections, store, store_writers
 from templates_app import events as vocabulary
 from templates_app.codec import PayloadInvalid
 from templates_app.errors import EventConflict, EventIdReused
@@ -22,6 +23,19 @@ META = Meta(actor="alice", source="cli", request_id="r1", node="n1")
 
 def destroyed(sandbox="s1", template="web", dataset="zroot/s1"):
     return SandboxDestroyed(sandbox=sandbox, template=template, dataset=dataset)
+
+
+def refused(template="web"):
+    """Changes no row of a read model, so that its append is a transaction of its own."""
+    return vocabulary.SandboxRefused(
+        template=template,
+        generation=1,
+        code="template_unsigned",
+        tree_digest="sha256:" + "a" * 64,
+        statement_digest="sha256:" + "b" * 64,
+        manifest_digest=None,
+        checks=(),
+    )
 
 
 def test_it_works(any_database):
@@ -56,7 +70,7 @@ def test_an_append_of_nothing_changes_nothing(any_database):
     assert store.size() == 0
 
 
-def test_an_append_reads_three_events_however_long_log_and_stream_are(postgres_url, swap_database):
+def test_an_append_reads_two_events_however_long_log_and_stream_are(postgres_url, swap_database):
     """PostgreSQL keeps the plans of a function: they must not be those of a short one."""
     with swap_database(postgres_url):
         for _ in range(60):
@@ -64,8 +78,33 @@ def test_an_append_reads_three_events_however_long_log_and_stream_are(postgres_u
         with transaction.atomic():
             before = rows_read()
             store.append(destroyed(), meta=META)
-            # The last of its stream; the last of the log, for its position and in the trigger.
-            assert rows_read() - before == 3
+            # The last of its stream; the last of the log.
+            assert rows_read() - before == 2
+
+
+def test_given_ids_are_looked_up_without_reading_the_log(postgres_url, swap_database):
+    with swap_database(postgres_url):
+        given = [uuid.uuid4() for _ in range(60)]
+        [ours] = store.append(destroyed(), meta=META)
+        for one in given:
+            store.append(destroyed(), meta=META, event_ids=[one])
+        for known in (given[30], ours.event_id):
+            with transaction.atomic():
+                before = rows_read()
+                store.append(destroyed(), meta=META, event_ids=[known])
+                # The last of the log, the one with this id, once more to return it; and to see
+                # that an id of version 8 is known.
+                assert rows_read() - before == 3 + (known == ours.event_id)
+            with connection.cursor() as cursor:
+                cursor.execute("SET enable_seqscan = off")  # so small a table is read as a whole
+                where, parameters = store_writers.by_id(known)
+                query = f"SELECT * FROM templates_app_event WHERE {where}"  # noqa: S608
+                cursor.execute(f"EXPLAIN {query}", parameters)
+                plan = str(cursor.fetchall())
+                cursor.execute("RESET enable_seqscan")
+            assert (
+                "coppice_event_id" if known == given[30] else "templates_app_event_pkey"
+            ) in plan
 
 
 def rows_read():
@@ -116,11 +155,69 @@ def test_a_conflict_leaves_the_callers_transaction_usable(any_database):
     assert [r.stream for r in store.read()] == ["sandbox:a", "sandbox:b"]
 
 
+def test_a_conflict_leaves_nothing_behind(any_database):
+    store.append(refused(), meta=META)
+    before = Mention.objects.count()
+    for around in (contextlib.nullcontext(), transaction.atomic()):
+        with around, pytest.raises(EventConflict):
+            store.append(refused(), meta=META, expected={"launches:web": 0})
+    assert (store.size(), Mention.objects.count()) == (1, before)
+    assert store.append(refused(), meta=META, expected={"launches:web": 1})[0].position == 2
+
+
+def test_who_waited_for_the_lock_is_told_the_version_that_he_waited_for(
+    postgres_url, swap_database
+):
+    """The statement's own view of the log is from before it waited."""
+    caught = []
+
+    def expecting_none():
+        try:
+            store.append(refused(), meta=META, expected={"launches:web": 0})
+        except EventConflict as error:
+            caught.append(error.extra)
+        connection.close()
+
+    with swap_database(postgres_url):
+        waits = threading.Thread(target=expecting_none)
+        with transaction.atomic():
+            store.lock()
+            waits.start()
+            while not _waiting():
+                time.sleep(0.01)
+            store.append([refused(), refused()], meta=META)
+        waits.join()
+        assert caught == [{"stream": "launches:web", "expected": 0, "actual": 2}]
+        assert store.size() == 2
+
+
+def test_a_stream_that_comes_to_the_expected_version_while_it_is_asked_is_no_conflict(
+    postgres_url, swap_database, monkeypatch
+):
+    meanwhile = """WITH other AS (
+      INSERT INTO templates_app_event (event_id, stream, type, schema, data, meta)
+      VALUES (gen_random_uuid(), %s, 'sandbox-destroyed', 1, '{}', '{}') RETURNING version)
+    SELECT version FROM other"""
+    with swap_database(postgres_url):
+        monkeypatch.setattr(store_writers, "_VERSION", meanwhile)
+        [one] = store.append(refused(), meta=META, expected={"launches:web": 1})
+        assert (one.position, one.version) == (2, 2)
+        with pytest.raises(EventConflict) as caught:
+            store.append(refused(), meta=META, expected={"launches:web": 7})
+        assert caught.value.extra["actual"] == 3
+
+
 # --- the same event twice ----------------------------------------------------------------------
 
 
-def test_the_same_event_again_returns_the_old_one(any_database):
-    event_id = uuid.uuid4()
+#: Given by callers; the store itself gave such of version 7 on PostgreSQL once.
+GIVEN = [uuid.UUID("3f2a9c01-0000-4000-8000-0123456789ab")] + [
+    uuid.UUID("0198a7b2-1c3d-7e4f-8a5b-0123456789ab")
+]
+
+
+@pytest.mark.parametrize("event_id", GIVEN, ids=["version 4", "version 7"])
+def test_the_same_event_again_returns_the_old_one(any_database, event_id):
     [first] = store.append(destroyed(), meta=META, event_ids=[event_id])
     assert first.event_id == event_id
     retried = dataclasses.replace(META, request_id="r2")
@@ -128,6 +225,7 @@ def test_the_same_event_again_returns_the_old_one(any_database):
         destroyed(), meta=retried, event_ids=[event_id], expected={"sandbox:s1": 0}
     )
     assert again == [first]
+    assert store.find(event_id) == first
     assert store.size() == 1
     assert Mention.objects.count() == 1
 
@@ -176,11 +274,17 @@ def test_an_event_is_found_by_its_id_whoever_gave_it(any_database):
     other = uuid.UUID(int=ours.event_id.int ^ 1)
     assert store.find(other) is store.find(uuid.uuid4()) is store.position_of(other) is None
     assert ours.event_id.variant == uuid.RFC_4122
-    if connection.vendor == "sqlite":  # it begins with its position and so needs no index
-        assert (ours.event_id.version, ours.event_id.int >> 80) == (8, 3)
-    else:  # it grows with time
-        assert ours.event_id.version == 7
-        assert abs((ours.event_id.int >> 80) - ours.recorded_at.timestamp() * 1000) < 60_000
+    # It begins with its position and so needs no index.
+    assert (ours.event_id.version, ours.event_id.int >> 80) == (8, 3)
+
+
+def test_each_event_of_a_batch_has_an_id_that_begins_with_its_position(any_database):
+    store.append(destroyed("a"), meta=META)
+    batch = store.append([destroyed("b"), destroyed("c"), destroyed("b")], meta=META)
+    assert [one.event_id.int >> 80 for one in batch] == [2, 3, 4]
+    assert {(one.event_id.version, one.event_id.variant) for one in batch} == {(8, uuid.RFC_4122)}
+    assert len({one.event_id.int & (1 << 62) - 1 for one in batch}) == 3
+    assert list(store.read(after=1)) == batch == [store.find(one.event_id) for one in batch]
 
 
 def test_an_id_that_the_store_gave_makes_a_repeated_call_harmless_and_is_taken_for_no_other(
@@ -188,9 +292,13 @@ def test_an_id_that_the_store_gave_makes_a_repeated_call_harmless_and_is_taken_f
 ):
     [one] = store.append(destroyed(), meta=META)
     assert store.append(destroyed(), meta=META, event_ids=[one.event_id]) == [one]
-    made_up = uuid.UUID("00000000-0002-8000-8000-000000000000")
-    with pytest.raises(ValueError, match="only the store"):
-        store.append(destroyed(), meta=META, event_ids=[made_up])
+    with pytest.raises(EventIdReused) as caught:
+        store.append(destroyed("other"), meta=META, event_ids=[one.event_id])
+    assert caught.value.extra == {"eventId": str(one.event_id), "position": 1}
+    for variant in "80":  # what is no variant of the RFC's would have no version for Python
+        made_up = uuid.UUID(f"00000000-0002-8000-{variant}000-000000000000")
+        with pytest.raises(ValueError, match="only the store"):
+            store.append(destroyed(), meta=META, event_ids=[made_up])
     assert store.size() == 1
 
 

@@ -5,10 +5,13 @@ Each way runs against a log of three events; whatever it raises, the log is then
 what it was, and the next append works.
 """
 
+import hashlib
 import io
 import json
 import sqlite3
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -209,10 +212,12 @@ BOTH = {
     f" VALUES {forged(4, 'sandbox:a', 2)}",
     "insert of a used id": f"INSERT INTO templates_app_event ({COLUMNS})"
     f" VALUES {forged(4, event_id=GIVEN)}",
-}
-SQLITE = {
     "insert of an id that tells another position": f"INSERT INTO templates_app_event ({COLUMNS})"
     f" VALUES {forged(4, event_id='000000000003' + '8' + 'f' * 19)}",
+}
+SQLITE = {
+    "insert without a position": f"INSERT INTO templates_app_event ({COLUMNS})"
+    f" VALUES {forged('NULL')}",
     "replace by id": f"REPLACE INTO templates_app_event ({COLUMNS})"
     f" VALUES {forged(4, event_id=GIVEN)}",
     "replace": f"REPLACE INTO templates_app_event ({COLUMNS}) VALUES {forged(3)}",
@@ -248,6 +253,23 @@ POSTGRESQL = {
     " DELETE FROM templates_app_event",
     "truncate as a replica": "SET LOCAL session_replication_role = replica;"
     " TRUNCATE templates_app_event",
+    # For a trigger that looks things up by the names that who inserts has for them.
+    "insert with a gap beside a table of one's own": "CREATE TEMPORARY TABLE"
+    " templates_app_event (position bigint);"
+    " INSERT INTO pg_temp.templates_app_event VALUES (8);"
+    f" INSERT INTO public.templates_app_event ({COLUMNS}) VALUES {forged(9)}",
+    "insert with a gap by an operator of one's own": "CREATE SCHEMA own;"
+    " CREATE FUNCTION own.ne(bigint, integer) RETURNS boolean LANGUAGE sql AS 'SELECT false';"
+    " CREATE OPERATOR own.<> (LEFTARG = bigint, RIGHTARG = integer, FUNCTION = own.ne);"
+    " SET LOCAL search_path = own, pg_catalog, public;"
+    f" INSERT INTO templates_app_event ({COLUMNS}) VALUES {forged(9)}",
+    "insert of a used id, without a position": "INSERT INTO templates_app_event (event_id, stream,"
+    f" type, schema, data, meta) VALUES ('{GIVEN}', 'sandbox:c', 'x', 1, '{{}}', '{{}}')",
+    "upsert without a position": "INSERT INTO templates_app_event (event_id, stream, type, schema,"
+    f" data, meta) VALUES ('{GIVEN}', 'sandbox:c', 'x', 1, '{{}}', '{{}}') ON CONFLICT (event_id)"
+    " WHERE substr(event_id::text, 15, 1) <> '8' DO UPDATE SET data = '{1}'",
+    "insert without a position or data": "INSERT INTO templates_app_event (event_id, stream, type,"
+    f" schema, meta) VALUES ('{'f' * 32}', 'sandbox:c', 'x', 1, '{{}}')",
     "insert with a gap as a replica": "SET LOCAL session_replication_role = replica;"
     f" INSERT INTO templates_app_event ({COLUMNS}) VALUES {forged(5)}",
 }
@@ -262,13 +284,18 @@ def by_sql(statement):
 
 
 #: Refused by a key of the table, before a trigger is asked.
-BY_A_KEY = {"insert of a used version", "insert of a used id"}
+BY_A_KEY = {
+    "insert of a used version": "unique",
+    "insert of a used id": "unique",
+    "insert of a used id, without a position": "unique",
+    "insert without a position or data": "not-null",
+}
 
 
 @pytest.mark.parametrize("way", BOTH)
 def test_sql_has_no_way_around(log, way):
     error = refused(by_sql(BOTH[way]))
-    assert "append-only" in str(error) or (way in BY_A_KEY and "unique" in str(error))
+    assert "append-only" in str(error) or BY_A_KEY.get(way, "append-only") in str(error)
 
 
 @pytest.fixture
@@ -306,7 +333,7 @@ def test_a_stranger_with_a_plain_sqlite_connection_has_no_way_around(sqlite_log,
 
 @pytest.mark.parametrize("way", POSTGRESQL)
 def test_postgresqls_own_sql_has_no_way_around(postgresql_log, way):
-    assert "append-only" in str(refused(by_sql(POSTGRESQL[way])))
+    assert BY_A_KEY.get(way, "append-only") in str(refused(by_sql(POSTGRESQL[way])))
 
 
 @pytest.mark.parametrize(
@@ -333,6 +360,97 @@ def test_what_is_appended_by_sql_is_counted(log):
     sql(f"INSERT INTO templates_app_event ({COLUMNS}) VALUES {forged(4)}")
     assert store.size() == 4
     assert store.append(destroyed("next"), meta=META)[0].position == 5
+
+
+# --- a row that says no position: PostgreSQL appends it ------------------------------------------
+
+
+APPENDED = "event_id, stream, version, type, schema, data, meta, recorded_at, leaf_hash"
+
+
+def unplaced(stream, version="NULL", event_id="0" * 12 + "8" + "f" * 19):
+    """The VALUES of such a row, with a time and a leaf hash of who inserts it."""
+    return (
+        f"('{event_id}', '{stream}', {version}, 'sandbox-destroyed', 1, '{{}}', '{{}}',"
+        f" '2001-01-01 00:00:00+00', '{'0' * 64}')"
+    )
+
+
+def added():
+    """What came after the three, but for time and leaf hash, which are looked at here."""
+    rows = [json.loads(line) for line in store.export(after=3)]
+    for (_, data, leaf), row in zip(store.leaves(after=3), rows, strict=True):
+        assert hashlib.sha256(b"\0" + data).hexdigest() == leaf == row["leafHash"]
+        assert row["recordedAt"] > "2020"
+    return [(row["position"], row["stream"], row["version"], row["eventId"]) for row in rows]
+
+
+def told(position):
+    return str(uuid.UUID(int=position << 80 | 8 << 76 | (1 << 76) - 1))
+
+
+@pytest.mark.parametrize(
+    "clause", ["", " ON CONFLICT DO NOTHING", " ON CONFLICT (position) DO NOTHING"]
+)
+def test_rows_without_a_position_are_appended_as_the_store_appends(postgresql_log, clause):
+    """Whoever may insert: with a place, a time and a leaf hash that he cannot choose."""
+    rows = [
+        unplaced("sandbox:a"),
+        unplaced("sandbox:c", 1),
+        unplaced("sandbox:c", event_id="b" * 12 + "7" + "b" * 19),
+    ]
+    sql(f"INSERT INTO templates_app_event ({APPENDED}) VALUES {', '.join(rows)}{clause}")
+    given = str(uuid.UUID("b" * 12 + "7" + "b" * 19))
+    assert added() == [
+        (4, "sandbox:a", 3, told(4)),
+        (5, "sandbox:c", 1, told(5)),
+        (6, "sandbox:c", 2, given),
+    ]
+    assert store.position_of(uuid.UUID(told(5))) == 5
+    assert store.position_of(uuid.UUID(given)) == 6
+    assert store.append(destroyed("next"), meta=META)[0].position == 7
+
+
+@pytest.mark.parametrize("version", [-1, 0, 1, 2, 4, 2**31 - 1])
+def test_a_row_without_a_position_comes_in_at_no_other_version(postgresql_log, version):
+    sql(f"INSERT INTO templates_app_event ({APPENDED}) VALUES {unplaced('sandbox:a', version)}")
+    assert added() == []
+    sql(f"INSERT INTO templates_app_event ({APPENDED}) VALUES {unplaced('sandbox:a', 3)}")
+    assert added() == [(4, "sandbox:a", 3, told(4))]
+
+
+def test_copy_without_positions_appends(postgresql_log):
+    row = ["0" * 12 + "8" + "f" * 19, "sandbox:c", "sandbox-destroyed", 1, "{}", "{}"]
+    with (
+        psycopg.connect(postgresql_log) as stranger,
+        stranger.cursor() as cursor,
+        cursor.copy(
+            "COPY templates_app_event (event_id, stream, type, schema, data, meta) FROM STDIN"
+        ) as copy,
+    ):
+        copy.write_row(row)
+        copy.write_row(row)
+    assert added() == [(4, "sandbox:c", 1, told(4)), (5, "sandbox:c", 2, told(5))]
+
+
+def waiting():
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return cursor.fetchone()[0]
+
+
+def test_a_row_without_a_position_waits_for_the_one_before_it(postgresql_log):
+    """And goes on from it, where the key of positions alone would have it fail."""
+    insert = f"INSERT INTO templates_app_event ({APPENDED}) VALUES {unplaced('sandbox:c')}"
+    with psycopg.connect(postgresql_log) as first, psycopg.connect(postgresql_log) as second:
+        first.execute(insert)
+        with ThreadPoolExecutor() as threads:
+            waits = threads.submit(second.execute, insert)
+            while not waiting():
+                time.sleep(0.01)
+            first.commit()
+            waits.result()
+    assert [row[:3] for row in added()] == [(4, "sandbox:c", 1), (5, "sandbox:c", 2)]
 
 
 def test_without_the_lock_nobody_goes_on_from_what_is_not_committed(postgresql_log):
@@ -371,7 +489,10 @@ def test_the_documented_grants_are_enough_to_append_and_no_more(
                 cursor.execute("SELECT current_user")
                 assert cursor.fetchone() == ("coppice_app",)
             store.append(destroyed("c"), meta=META, expected={"sandbox:c": 0})
+            store.append([destroyed("d"), destroyed("d")], meta=META)
             assert store.about("sandbox", "c")
+            with pytest.raises(DatabaseError, match="append-only"):
+                by_sql(POSTGRESQL["insert with a gap beside a table of one's own"])()
             for statement in [
                 "UPDATE templates_app_event SET data = '{}'",
                 "DELETE FROM templates_app_event",
@@ -380,6 +501,8 @@ def test_the_documented_grants_are_enough_to_append_and_no_more(
                 "ALTER TABLE templates_app_event DISABLE TRIGGER ALL",
                 "DROP TRIGGER coppice_event_row ON templates_app_event",
                 "SET session_replication_role = replica",
+                "DROP INDEX coppice_event_id",
+                "ALTER FUNCTION coppice_follow_event RESET search_path",
                 "CREATE OR REPLACE FUNCTION coppice_refuse_event() RETURNS trigger LANGUAGE plpgsql"
                 " AS 'BEGIN RETURN NEW; END'",
             ]:

@@ -3,6 +3,7 @@
 ``make soak`` is this test, at it for SOAK_SECONDS on each database.
 """
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -73,6 +74,13 @@ def test_a_reader_sees_exactly_what_is_committed_while_writers_are_killed(any_da
         versions[stream].append(version)
     assert all(found == list(range(1, len(found) + 1)) for found in versions.values())
     assert "sandbox:undone" not in versions
+    ids = [event_id for *_, event_id, _ in seen]
+    assert len(set(ids)) == len(ids)
+    told_by_ids = {n: one.int >> 80 for n, one in enumerate(ids, 1) if one.version == 8}
+    assert all(n == position for n, position in told_by_ids.items())
+    assert 0 < len(told_by_ids) < len(ids)  # a redelivered task gives ids of its own
+    for _, data, leaf in store.leaves():
+        assert hashlib.sha256(b"\0" + data).hexdigest() == leaf
     times = [recorded_at for _, _, _, recorded_at, *_ in seen]
     assert times == sorted(times)
     assert readmodels.check() == (len(seen), [])

@@ -96,8 +96,32 @@ ALTERED = {
                 " LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"
             ],
         ),
+        (
+            "coppice_follow_event",
+            [
+                "CREATE OR REPLACE FUNCTION coppice_follow_event() RETURNS trigger"
+                " LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"
+            ],
+        ),
+        ("coppice_follow_event", ["ALTER FUNCTION coppice_follow_event RESET search_path"]),
         ("coppice_append", ["DROP FUNCTION coppice_append"]),
-        ("coppice_place", ["DROP FUNCTION coppice_place"]),
+        ("coppice_event_id", ["DROP INDEX coppice_event_id"]),
+        (
+            "coppice_event_id",
+            [
+                "DROP INDEX coppice_event_id",
+                "CREATE INDEX coppice_event_id ON templates_app_event (event_id)"
+                " WHERE substr(event_id::text, 15, 1) <> '8'",
+            ],
+        ),
+        (
+            "coppice_event_id",
+            [
+                "DROP INDEX coppice_event_id",
+                "CREATE UNIQUE INDEX coppice_event_id ON templates_app_event (event_id)"
+                " WHERE substr(event_id::text, 15, 1) <> '4'",
+            ],
+        ),
     ],
 }
 

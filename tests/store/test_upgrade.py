@@ -1,12 +1,16 @@
 """An upgrade keeps the log byte for byte, and every answer that was given before."""
 
 import dataclasses
+import uuid
 from dataclasses import dataclass
 from typing import ClassVar
 
+import pytest
 from django.core.management import call_command
+from django.db import IntegrityError, connection
 
-from templates_app import projections, store
+from templates_app import projections, store, triggers
+from templates_app.errors import EventIdReused
 from templates_app.events import Adopted, DomainEvent
 from templates_app.models import Binding, Finding, Mention
 from templates_app.services import readmodels
@@ -143,3 +147,51 @@ def test_types_but_those_of_launches_become_mentions(any_database):
     call_command("migrate", verbosity=0, skip_checks=True)
     assert sorted(types.all()) == [("imported", 1), ("imported", 3)]
     assert readmodels.check() == (3, [])
+
+
+OLD = uuid.UUID("0198a7b2-1c3d-7e4f-8a5b-0123456789ab")  # of version 7, as the store gave them
+
+
+def unique_constraints():
+    return [
+        name
+        for name, found in connection.introspection.get_constraints(
+            connection.cursor(), triggers.EVENT
+        ).items()
+        if found["unique"] and found["columns"] == ["event_id"]
+    ]
+
+
+def test_ids_of_version_7_stay_what_they_were(any_database):
+    """Until 0018, those that the store gave on PostgreSQL began with the time."""
+    event = house.launched("a", house.imported("web"))
+    store.append(event, meta=house.meta(), event_ids=[OLD])
+    store.append([house.launched("b", house.imported("web"))], meta=house.meta())
+    told, lines = list(store.read()), list(store.export())
+
+    call_command("migrate", "templates_app", "0017", verbosity=0, skip_checks=True)
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:  # what 0017 did not have, or had
+            cursor.execute("DROP INDEX coppice_event_id")
+            cursor.execute("CREATE FUNCTION coppice_place() RETURNS void LANGUAGE sql AS ''")
+        assert len(unique_constraints()) == 1
+        with pytest.raises(IntegrityError, match="event_id"), connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO templates_app_event (event_id, stream, type, schema, data, meta)"
+                " VALUES (%s, 'x', 'x', 1, '{}', '{}')",
+                [OLD],
+            )
+    call_command("migrate", verbosity=0, skip_checks=True)
+
+    assert (triggers.missing(connection), list(store.export())) == ([], lines)
+    assert unique_constraints() == ["coppice_event_id"]
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT proname FROM pg_proc WHERE proname = 'coppice_place'")
+            assert cursor.fetchall() == []
+    assert [store.find(one.event_id) for one in told] == told
+    assert store.append(event, meta=house.meta(), event_ids=[OLD]) == told[:1]
+    with pytest.raises(EventIdReused):
+        store.append(house.retired("web", 1), meta=house.meta(), event_ids=[OLD])
+    [new] = store.append(house.refused(house.imported("web")), meta=house.meta())
+    assert new.position == new.event_id.int >> 80 == 3
