@@ -27,7 +27,9 @@ class GenerationSpace(s.Serializer[space.GenerationSpace]):
     )
     sharedBytes = s.IntegerField(source="shared_bytes", help_text="The rest, which `origin` has.")
     origin = s.CharField(allow_null=True)
-    clones = s.ListField(child=s.CharField(), help_text="Aliases and sandboxes.")
+    clones = s.ListField(
+        child=s.CharField(), help_text="Aliases, sandboxes, and what is ready to be one."
+    )
     clonesBytes = s.IntegerField(source="clones_bytes", help_text="What these have of their own.")
 
 

@@ -193,9 +193,9 @@ class DatasetDriver(Protocol):
         """
 
     def cloned(self, relative: str, name: str) -> Clone | None:
-        """The clone of ``relative@base`` called ``name`` as it is now; None if that is none of it.
+        """The clone of ``relative@base`` called ``name`` as it is now.
 
-        Raises what :meth:`clone` raises of a clone that could not be used.
+        None if what is called so is none of it, or cannot be used (not mounted, read-only).
         """
 
     def move(self, relative: str, to: str) -> None:

@@ -282,7 +282,9 @@ class ZfsDriver:
         if both.get(full, {}).get("origin") != base:
             self._pool.assert_there()
             return None
-        return self._as_clone(base, full, both)
+        got = both[full]
+        usable = got["mounted"] == "yes" and got["readonly"] == "off"
+        return self._as_clone(base, full, both) if usable else None
 
     def _as_clone(self, base: str, full: str, both: dict[str, dict[str, str]]) -> Clone:
         got = both.get(full) or self._pool.no_root()

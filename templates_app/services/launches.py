@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from django.db import Error, connection, transaction
 from django.utils import timezone
@@ -42,7 +43,17 @@ from templates_app.events import (
 from templates_app.models import Generation, Sandbox
 from templates_app.names import TemplateName
 from templates_app.projections import generation_key
-from templates_app.services import common, intents, keyring, noticed, policy, queries, ready
+from templates_app.services import (
+    common,
+    intents,
+    keyring,
+    noticed,
+    policy,
+    queries,
+    ready,
+    ready_keeper,
+)
+from templates_app.services.ready import Ready
 
 logger = logging.getLogger("coppice.launches")
 
@@ -104,16 +115,12 @@ def create_sandbox(*, template: str, name: str | None, context: Meta) -> Recorde
     for attempt in range(common.ATTEMPTS):
         state = common.state_of(parsed.text)
         try:
-            recorded = _launch(state, sandbox_id, context)
+            return _launch(state, sandbox_id, context)
         except _OvertakenError:
             continue
         except (EventConflict, TemplateMissing):
             if attempt == common.ATTEMPTS - 1 or not _swept(state):
                 raise
-        else:
-            if name is None:
-                ready.ask(common.driver(), lifecycle.current(state))
-            return recorded
     raise EventConflict(f"Keys change all the time while {parsed} is launched.")
 
 
@@ -164,6 +171,10 @@ def _launch(state: lifecycle.TemplateState, sandbox_id: str | None, context: Met
                 decision = decide(state.name, generation, clone.origin)
                 if not decision.allowed:
                     raise _refuse(driver, state, generation, context)
+            if place.drawn:
+                ready_keeper.keeper.ask(
+                    driver, generation
+                )  # while this one is recorded and answered
             event = _record(place, clone, decision, overtaken, state, generation, context)
         except BaseException:
             _take_back(driver, place.sandbox_id)
@@ -179,7 +190,7 @@ class _Place:
     sandbox_id: str
     version: int  # of its stream
     drawn: bool  # the id was drawn for this launch, so nothing was ever called so
-    ready: Clone | None = None
+    ready: Ready | None = None
 
 
 @contextmanager
@@ -191,8 +202,9 @@ def _place(
         with intents.alone(sandbox_id):
             yield _Place(sandbox_id, _free(sandbox_id), drawn=False)
     else:
-        with ready.drawn(driver, generation) as (fresh, clone):
-            yield _Place(fresh, 0, drawn=True, ready=clone)
+        awaited = partial(ready_keeper.keeper.awaited, generation.origin)
+        with ready.taken(driver, generation, awaited) as (fresh, waiting):
+            yield _Place(fresh, 0, drawn=True, ready=waiting)
 
 
 def _clone(
@@ -206,8 +218,8 @@ def _clone(
     sandbox_id = place.sandbox_id
     earlier = intents.note(sandbox_id, generation.origin)
     if place.ready is not None:
-        ready.taken(sandbox_id)
-        return place.ready
+        place.ready.note.forget()
+        return place.ready.clone
     try:
         relative = common.relative(driver, generation.dataset)
         return driver.clone(relative, sandbox_name(sandbox_id), drawn=place.drawn)
@@ -223,7 +235,7 @@ def _clone(
 def _free(sandbox_id: str) -> int:
     """The version of its stream, for which the name is to be free still. SandboxExists."""
     version = store.stream_version(f"sandbox:{sandbox_id}")
-    if _is_there(sandbox_id):
+    if _is_there(sandbox_id) or sandbox_id in ready.ids():  # then it will be there
         raise SandboxExists(f"There is a sandbox {sandbox_id}.")
     return version
 

@@ -45,11 +45,12 @@ def recover(*, context: Meta, dry_run: bool = False) -> list[str]:
             elif dead_imports.end_if_dead(row, context=context):
                 done.append(f"ended the dead import {row.import_id} of {row.template_name}")
     driver = common.driver()
-    for sandbox_id, origin in ready.noted().items():
-        with _said(done, f"give back {sandbox_name(sandbox_id)}"):
-            if ready.give_back(driver, sandbox_id, origin, dry_run=dry_run):
+    for note in ready.notes():
+        name = sandbox_name(note.sandbox_id)
+        with _said(done, f"give back {name}"):
+            if ready.give_back(driver, note, sure=True, dry_run=dry_run):
                 would = "would remove" if dry_run else "removed"
-                done.append(f"{would} {sandbox_name(sandbox_id)}, which waited for a launch")
+                done.append(f"{would} {name}, which waited for a launch")
     found = driver.find_all()
     for import_id in leases.without_a_lease():
         with _said(done, f"undo the import {import_id}"):

@@ -34,7 +34,7 @@ class GenerationSpace:
     referenced_bytes: int
     unique_bytes: int  # free without it and what is cloned from it
     origin: str | None  # the rest is shared with this snapshot: a layer state, as a rule
-    clones: tuple[str, ...]  # full names: aliases and sandboxes
+    clones: tuple[str, ...]  # full names: aliases, sandboxes, what is ready to be one
     clones_bytes: int  # what these have of their own
 
     @property

@@ -28,7 +28,7 @@ def noted() -> set[str]:
 
     In this order: what waits gets the note of a launch before it loses its own.
     """
-    return {sandbox_name(sandbox_id) for sandbox_id in [*ready.noted(), *intents.noted()]}
+    return {sandbox_name(sandbox_id) for sandbox_id in [*ready.ids(), *intents.noted()]}
 
 
 def strangers(

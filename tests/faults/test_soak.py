@@ -182,7 +182,7 @@ def figures(world: World, server: Server) -> dict[str, float]:
 def wrong(world: World) -> list[str]:
     said = world.recover()
     until = time.monotonic() + 20
-    while ready.noted() and time.monotonic() < until:
+    while ready.notes() and time.monotonic() < until:
         time.sleep(0.05)  # a server makes one just now, for a launch that was answered
         said += world.recover()
     return [sentence for sentence in said if "could not" in sentence] + world.violations()

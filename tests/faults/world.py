@@ -292,8 +292,9 @@ def _launch(world: World) -> None:
 def _launch_a_ready_one(world: World) -> None:
     generation = lifecycle.current(common.state_of("web"))
     made = ready.make(common.driver(), generation)
+    assert made is not None
     _launch(world)
-    assert Sandbox.objects.filter(pk=made.sandbox_id).exists(), "it was not launched"
+    assert Sandbox.objects.filter(pk=made.note.sandbox_id).exists(), "it was not launched"
 
 
 def _end_sandbox(world: World) -> None:
