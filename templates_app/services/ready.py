@@ -215,7 +215,8 @@ def give_back(
     with ExitStack() as stack:
         if not _is_free(stack, note, patience=patience, settle=True):
             return False
-        if note.sandbox_id in intents.noted():  # a launch has it that died: then it is that one's
+        # A launch has it that died: then it is that one's. Not by a note that was only begun.
+        if intents.noted().get(note.sandbox_id, "") == note.origin():
             if not dry_run:
                 note.forget()
             return False

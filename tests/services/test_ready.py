@@ -323,6 +323,15 @@ def test_what_a_launch_took_that_died_is_taken_back_as_its_clone(driver):
     assert ready.notes() == [] and sandboxes(driver) == set()
 
 
+def test_a_launch_that_died_when_it_noted_that_has_not_taken_it(driver):
+    import_it()
+    made = make(driver)
+    intents.note(made.note.sandbox_id, "")
+    (name,) = called(made)
+    assert recovery.recover(context=WHO) == [f"removed {name}, which waited for a launch"]
+    assert ready.notes() == [] and intents.noted() == {} and sandboxes(driver) == set()
+
+
 def test_one_that_cannot_be_removed_is_said_by_recovery_and_left_to_it(driver, monkeypatch):
     import_it()
     made = make(driver)
