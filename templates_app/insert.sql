@@ -10,6 +10,9 @@
 -- its own transaction. With the key of positions that leaves no gap and makes their order that of
 -- the commits; the lock that appends take has them wait for each other instead of failing.
 --
+-- No number is negative: checked here and not by the table's constraints, which PostgreSQL parses
+-- anew for each statement, under the lock.
+--
 -- As in append.sql, plans are kept that were made while the table was small.
 CREATE OR REPLACE FUNCTION coppice_follow_event() RETURNS trigger LANGUAGE plpgsql
 SET enable_seqscan = off
@@ -38,6 +41,9 @@ BEGIN
       ',"recordedAt":"', to_char(NEW.recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
       '","schema":', NEW.schema, ',"stream":"', NEW.stream, '","type":"', NEW.type,
       '","version":', NEW.version, '}'), 'UTF8')), 'hex');
+  ELSIF NEW.version < 0 THEN
+    RAISE EXCEPTION 'the log is append-only: versions go on from the last one'
+      USING ERRCODE = 'restrict_violation';
   ELSIF NEW.position <> 1 AND NOT EXISTS (
     SELECT FROM templates_app_event e WHERE e.position = NEW.position - 1
   ) THEN
@@ -46,6 +52,10 @@ BEGIN
   ELSIF substr(NEW.event_id::text, 15, 1) = '8' AND NEW.event_id
       <> (lpad(to_hex(NEW.position), 12, '0') || substr(NEW.event_id::text, 14))::uuid THEN
     RAISE EXCEPTION 'the log is append-only: an id of version 8 begins with its position'
+      USING ERRCODE = 'restrict_violation';
+  END IF;
+  IF NEW.schema < 0 THEN
+    RAISE EXCEPTION 'the log is append-only: no schema is negative'
       USING ERRCODE = 'restrict_violation';
   END IF;
   RETURN NEW;

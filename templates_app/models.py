@@ -42,9 +42,9 @@ class Event(models.Model):
     position = PositionField(primary_key=True)
     event_id = models.UUIDField()  # unique: by an index, and on SQLite by its form (triggers.py)
     stream = models.CharField(max_length=100)
-    version = models.PositiveIntegerField()
+    version = models.PositiveIntegerField()  # on PostgreSQL the trigger has it so, no CHECK
     type = models.CharField(max_length=40)
-    schema = models.PositiveSmallIntegerField()
+    schema = models.PositiveSmallIntegerField()  # likewise
     # Text, not jsonb: what is hashed is canonical bytes, and these are they.
     data = models.TextField()
     meta = models.TextField()

@@ -1,6 +1,7 @@
 """On PostgreSQL too, an event's id that begins with its position needs no index (triggers.py).
 
-One call of a function appends an event: what ``coppice_place`` did, the trigger does.
+One call of a function appends an event: what ``coppice_place`` did, the trigger does, and what two
+constraints did.
 """
 
 from django.apps.registry import Apps
@@ -9,6 +10,8 @@ from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
 from templates_app import triggers
 
+_POSITIVE = ("version", "schema")
+
 
 def drop_unique(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
     if schema_editor.connection.vendor == "postgresql":
@@ -16,6 +19,11 @@ def drop_unique(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
         schema_editor.execute("DROP INDEX IF EXISTS coppice_event_id")
         _alter(apps, schema_editor, unique=False)
         schema_editor.execute("DROP FUNCTION IF EXISTS coppice_place")
+        for column in _POSITIVE:
+            name = f"templates_app_event_{column}_check"  # PostgreSQL's, for one without a name
+            schema_editor.execute(
+                f"ALTER TABLE templates_app_event DROP CONSTRAINT IF EXISTS {name}"
+            )
         triggers.install(schema_editor.connection)
 
 
@@ -23,6 +31,8 @@ def make_unique(apps: Apps, schema_editor: BaseDatabaseSchemaEditor) -> None:
     if schema_editor.connection.vendor == "postgresql":
         schema_editor.execute("DROP INDEX IF EXISTS coppice_event_id")
         _alter(apps, schema_editor, unique=True)
+        for column in _POSITIVE:
+            schema_editor.execute(f"ALTER TABLE templates_app_event ADD CHECK ({column} >= 0)")
 
 
 def _alter(apps: Apps, schema_editor: BaseDatabaseSchemaEditor, *, unique: bool) -> None:

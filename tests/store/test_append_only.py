@@ -56,11 +56,11 @@ def sql(statement, *parameters):
         cursor.execute(statement, parameters or None)
 
 
-def forged(position, stream="sandbox:c", version=1, event_id="f" * 32):
+def forged(position, stream="sandbox:c", version=1, event_id="f" * 32, schema=1):
     """A row that is well-formed in every column, as the VALUES of an INSERT."""
     return (
-        f"({position}, '{event_id}', '{stream}', {version}, 'sandbox-destroyed', 1, '{{}}', '{{}}',"
-        f" '2026-01-02 03:04:05+00', '{'0' * 64}')"
+        f"({position}, '{event_id}', '{stream}', {version}, 'sandbox-destroyed', {schema}, '{{}}',"
+        f" '{{}}', '2026-01-02 03:04:05+00', '{'0' * 64}')"
     )
 
 
@@ -212,6 +212,10 @@ BOTH = {
     f" VALUES {forged(4, 'sandbox:a', 2)}",
     "insert of a used id": f"INSERT INTO templates_app_event ({COLUMNS})"
     f" VALUES {forged(4, event_id=GIVEN)}",
+    "insert of a negative version": f"INSERT INTO templates_app_event ({COLUMNS})"
+    f" VALUES {forged(4, version=-1)}",
+    "insert of a negative schema": f"INSERT INTO templates_app_event ({COLUMNS})"
+    f" VALUES {forged(4, schema=-1)}",
     "insert of an id that tells another position": f"INSERT INTO templates_app_event ({COLUMNS})"
     f" VALUES {forged(4, event_id='000000000003' + '8' + 'f' * 19)}",
 }
@@ -270,6 +274,9 @@ POSTGRESQL = {
     " WHERE substr(event_id::text, 15, 1) <> '8' DO UPDATE SET data = '{1}'",
     "insert without a position or data": "INSERT INTO templates_app_event (event_id, stream, type,"
     f" schema, meta) VALUES ('{'f' * 32}', 'sandbox:c', 'x', 1, '{{}}')",
+    "insert of a negative schema, without a position": "INSERT INTO templates_app_event"
+    " (event_id, stream, type, schema, data, meta)"
+    f" VALUES ('{'f' * 32}', 'sandbox:c', 'x', -1, '{{}}', '{{}}')",
     "insert with a gap as a replica": "SET LOCAL session_replication_role = replica;"
     f" INSERT INTO templates_app_event ({COLUMNS}) VALUES {forged(5)}",
 }
@@ -285,6 +292,8 @@ def by_sql(statement):
 
 #: Refused by a key of the table, before a trigger is asked.
 BY_A_KEY = {
+    "insert of a negative version": "CHECK",  # on SQLite
+    "insert of a negative schema": "CHECK",
     "insert of a used version": "unique",
     "insert of a used id": "unique",
     "insert of a used id, without a position": "unique",
@@ -328,7 +337,7 @@ def test_a_stranger_with_a_plain_sqlite_connection_has_no_way_around(sqlite_log,
             except sqlite3.Error as error:
                 raise DatabaseError(str(error)) from error
 
-    assert "append-only" in str(refused(attempt))
+    assert ("CHECK" if "negative" in way else "append-only") in str(refused(attempt))
 
 
 @pytest.mark.parametrize("way", POSTGRESQL)

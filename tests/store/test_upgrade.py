@@ -152,14 +152,14 @@ def test_types_but_those_of_launches_become_mentions(any_database):
 OLD = uuid.UUID("0198a7b2-1c3d-7e4f-8a5b-0123456789ab")  # of version 7, as the store gave them
 
 
-def unique_constraints():
-    return [
-        name
-        for name, found in connection.introspection.get_constraints(
-            connection.cursor(), triggers.EVENT
-        ).items()
-        if found["unique"] and found["columns"] == ["event_id"]
-    ]
+def constraints(kind):
+    with connection.cursor() as cursor:
+        found = connection.introspection.get_constraints(cursor, triggers.EVENT)
+    return {name: one["columns"] for name, one in found.items() if one[kind]}
+
+
+def unique_ids():
+    return [name for name, of in constraints("unique").items() if of == ["event_id"]]
 
 
 def test_ids_of_version_7_stay_what_they_were(any_database):
@@ -174,7 +174,8 @@ def test_ids_of_version_7_stay_what_they_were(any_database):
         with connection.cursor() as cursor:  # what 0017 did not have, or had
             cursor.execute("DROP INDEX coppice_event_id")
             cursor.execute("CREATE FUNCTION coppice_place() RETURNS void LANGUAGE sql AS ''")
-        assert len(unique_constraints()) == 1
+        assert len(unique_ids()) == 1
+        assert sorted(constraints("check").values()) == [["schema"], ["version"]]
         with pytest.raises(IntegrityError, match="event_id"), connection.cursor() as cursor:
             cursor.execute(
                 "INSERT INTO templates_app_event (event_id, stream, type, schema, data, meta)"
@@ -184,8 +185,9 @@ def test_ids_of_version_7_stay_what_they_were(any_database):
     call_command("migrate", verbosity=0, skip_checks=True)
 
     assert (triggers.missing(connection), list(store.export())) == ([], lines)
-    assert unique_constraints() == ["coppice_event_id"]
+    assert unique_ids() == ["coppice_event_id"]
     if connection.vendor == "postgresql":
+        assert not constraints("check")
         with connection.cursor() as cursor:
             cursor.execute("SELECT proname FROM pg_proc WHERE proname = 'coppice_place'")
             assert cursor.fetchall() == []
