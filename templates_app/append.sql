@@ -82,9 +82,6 @@ BEGIN
       current[stream_of[i]] := version;
       positions[i] := next;
       versions[i] := version;
-      IF NOT given THEN
-        ids[i] := (lpad(to_hex(next), 12, '0') || substr(ids[i]::text, 14))::uuid;
-      END IF;
       -- RFC 6962 leaf hash of the event's RFC 8785 form: keys in order, no white space.
       leaves[i] := encode(sha256('\x00'::bytea || convert_to(
         '{"data":' || datas[i] || ',"meta":' || meta || ',"position":' || next
@@ -95,7 +92,10 @@ BEGIN
 
     INSERT INTO templates_app_event (
       position, event_id, stream, version, type, schema, data, meta, recorded_at, leaf_hash)
-    SELECT n.position, n.id, streams[n.stream], n.version, n.type, n.schema, n.data,
+    SELECT n.position,
+      CASE WHEN given THEN n.id
+        ELSE encode(substr(int8send(n.position), 3) || substr(uuid_send(n.id), 7), 'hex')::uuid END,
+      streams[n.stream], n.version, n.type, n.schema, n.data,
       coppice_append.meta, coppice_append.recorded_at, n.leaf
     FROM unnest(positions, ids, stream_of, versions, types, schemas, datas, leaves, is_known)
       AS n(position, id, stream, version, type, schema, data, leaf, known)
