@@ -73,7 +73,7 @@ def without_leaf_hash(vendor: str) -> Iterator[None]:
             yield
     else:
         text = (ROOT / "templates_app" / "insert.sql").read_text()
-        start = text.index("NEW.leaf_hash := encode(")
+        start = text.index("NEW.leaf_hash := pg_catalog.encode(")
         bare = text[:start] + "NEW.leaf_hash := repeat('0', 64)" + text[text.index(";\n", start) :]
         with connection.cursor() as cursor:
             cursor.execute(bare)

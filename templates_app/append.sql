@@ -3,6 +3,8 @@
 -- event there is insert.sql.
 --
 -- ids: of version 8, telling position 0, where they are not given by the caller: each gets its own.
+-- datas: a line for each, for JSON text has no line break in it; reading them out of an array's
+-- text took the server some 2.5 of 26 µs for each event.
 -- streams: the distinct streams of the events and of what the caller expects; expected_versions:
 -- NULL where any version will do; stream_of: for each event, which of streams it belongs to.
 -- mention_of: for each mention, which of the events it belongs to. All count from 1.
@@ -11,8 +13,8 @@
 -- them were in the log already under the same id with the same content (positions only).
 -- 'conflict' or 'reused' write nothing: culprit is the stream, or the event, that stands in the
 -- way, actual the stream's version, or the position of the event that has the id.
-CREATE FUNCTION coppice_append(
-  ids uuid[], types text[], schemas smallint[], datas text[], meta text, given boolean,
+CREATE FUNCTION public.coppice_append(
+  ids uuid[], types text[], schemas smallint[], datas text, meta text, given boolean,
   streams text[], expected_versions integer[], stream_of integer[],
   mention_of integer[], mention_kinds text[], mention_keys text[],
   OUT outcome text, OUT culprit integer, OUT actual bigint, OUT recorded_at timestamptz,
@@ -29,6 +31,7 @@ DECLARE
   count integer := cardinality(ids);
   current integer[];
   version integer;
+  data text[] := string_to_array(datas, E'\n');
   old record;
 BEGIN
   -- Held to the commit, so that positions are in commit order. An advisory lock, not a row's: that
@@ -53,7 +56,7 @@ BEGIN
       END IF;
       CONTINUE WHEN NOT FOUND;
       IF (old.stream, old.type, old.schema, old.data)
-          IS DISTINCT FROM (streams[stream_of[i]], types[i], schemas[i], datas[i]) THEN
+          IS DISTINCT FROM (streams[stream_of[i]], types[i], schemas[i], data[i]) THEN
         outcome := 'reused'; culprit := i; actual := old.position;
         RETURN;
       END IF;
@@ -84,7 +87,7 @@ BEGIN
       versions[i] := version;
       -- RFC 6962 leaf hash of the event's RFC 8785 form: keys in order, no white space.
       leaves[i] := encode(sha256('\x00'::bytea || convert_to(
-        '{"data":' || datas[i] || ',"meta":' || meta || ',"position":' || next
+        '{"data":' || data[i] || ',"meta":' || meta || ',"position":' || next
         || ',"recordedAt":"' || stamp || '","schema":' || schemas[i] || ',"stream":"'
         || streams[stream_of[i]] || '","type":"' || types[i] || '","version":' || version || '}',
         'UTF8')), 'hex');
@@ -92,18 +95,18 @@ BEGIN
 
     INSERT INTO templates_app_event (
       position, event_id, stream, version, type, schema, data, meta, recorded_at, leaf_hash)
-    SELECT n.position,
-      CASE WHEN given THEN n.id
-        ELSE encode(substr(int8send(n.position), 3) || substr(uuid_send(n.id), 7), 'hex')::uuid END,
-      streams[n.stream], n.version, n.type, n.schema, n.data,
-      coppice_append.meta, coppice_append.recorded_at, n.leaf
-    FROM unnest(positions, ids, stream_of, versions, types, schemas, datas, leaves, is_known)
-      AS n(position, id, stream, version, type, schema, data, leaf, known)
-    WHERE NOT n.known;
+    SELECT positions[n.i],
+      CASE WHEN given THEN ids[n.i]
+        ELSE encode(substr(int8send(positions[n.i]), 3) || substr(uuid_send(ids[n.i]), 7),
+          'hex')::uuid END,
+      streams[n.stream], versions[n.i], types[n.i], schemas[n.i], data[n.i],
+      coppice_append.meta, coppice_append.recorded_at, leaves[n.i]
+    FROM unnest(stream_of) WITH ORDINALITY AS n(stream, i)
+    WHERE NOT is_known[n.i];
 
     INSERT INTO templates_app_mention (kind, key, position)
-    SELECT m.kind, m.key, positions[m.nth]
-    FROM unnest(mention_of, mention_kinds, mention_keys) AS m(nth, kind, key)
+    SELECT mention_kinds[m.i], mention_keys[m.i], positions[m.nth]
+    FROM unnest(mention_of) WITH ORDINALITY AS m(nth, i)
     WHERE NOT is_known[m.nth];
   END IF;
   outcome := 'appended';

@@ -93,7 +93,7 @@ SELECT * FROM event
 """
 _VERSION = "SELECT coalesce(max(version), 0) FROM templates_app_event WHERE stream = %s"
 _APPEND = (
-    "SELECT * FROM coppice_append(%s::uuid[], %s::text[], %s::smallint[], %s::text[], %s, %s,"
+    "SELECT * FROM coppice_append(%s::uuid[], %s::text[], %s::smallint[], %s, %s, %s,"
     " %s::text[], %s::integer[], %s::integer[], %s::integer[], %s::text[], %s::text[])"
 )
 
@@ -146,7 +146,7 @@ def _postgresql(
         _numbers([event_id.hex for event_id in ids]),
         _texts([draft.event.type for draft in drafts]),
         _numbers([draft.event.schema for draft in drafts]),
-        _texts([draft.data for draft in drafts]),
+        "\n".join([draft.data for draft in drafts]),
         meta,
         given,
         _texts(streams),

@@ -52,10 +52,38 @@ _PG_INDEXES: dict[str, str] = {
 }
 
 _REFUSE = """\
-CREATE OR REPLACE FUNCTION coppice_refuse_event() RETURNS trigger LANGUAGE plpgsql AS $body$
+CREATE OR REPLACE FUNCTION public.coppice_refuse_event() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
   RAISE EXCEPTION 'the log is append-only: events are never changed or deleted'
     USING ERRCODE = 'restrict_violation';
+END
+$body$"""
+
+
+# What the insert trigger asks where sequential scans may be on (insert.sql). A plan made while the
+# table was small would be kept while it grows: never plan to read all of it, or all of a stream.
+_HAS = """\
+CREATE OR REPLACE FUNCTION public.coppice_has(bigint) RETURNS boolean LANGUAGE plpgsql
+SET enable_seqscan = off
+AS $body$
+BEGIN
+  RETURN EXISTS (SELECT FROM public.templates_app_event e
+    WHERE e.position OPERATOR(pg_catalog.=) $1);
+END
+$body$"""
+
+_NEXT = """\
+CREATE OR REPLACE FUNCTION public.coppice_next(text) RETURNS bigint[] LANGUAGE plpgsql
+SET enable_seqscan = off
+SET enable_sort = off
+AS $body$
+BEGIN
+  RETURN ARRAY[
+    coalesce((SELECT e.position FROM public.templates_app_event e
+      ORDER BY e.position DESC LIMIT 1), 0) OPERATOR(pg_catalog.+) 1,
+    coalesce((SELECT e.version FROM public.templates_app_event e
+      WHERE e.stream OPERATOR(pg_catalog.=) $1 ORDER BY e.version DESC LIMIT 1), 0)
+      OPERATOR(pg_catalog.+) 1];
 END
 $body$"""
 
@@ -64,8 +92,11 @@ def _file(name: str) -> str:
     return resources.files("templates_app").joinpath(name).read_text(encoding="utf-8")
 
 
+# Where ``public`` stands, ``_functions`` puts the schema of the table.
 _PG_FUNCTIONS: dict[str, str] = {
     "coppice_refuse_event": _REFUSE,
+    "coppice_has": _HAS,
+    "coppice_next": _NEXT,
     "coppice_follow_event": _file("insert.sql"),
     "coppice_append": _file("append.sql"),
 }
@@ -86,7 +117,7 @@ _PG_TRIGGERS: dict[str, _Trigger] = {
         EVENT, "BEFORE TRUNCATE", "FOR EACH STATEMENT", "coppice_refuse_event"
     ),
     # For each row: once for a statement is dearer for one event, by the table of new rows that it
-    # needs (20 of 250 µs), and cheaper for many (8 µs each). Most appends are of one.
+    # needs (20 of 250 µs), and cheaper for many (4 µs each). Most appends are of one.
     "coppice_event_insert": _Trigger(
         EVENT, "BEFORE INSERT", "FOR EACH ROW", "coppice_follow_event"
     ),
@@ -160,61 +191,73 @@ def _install_postgresql(connection: BaseDatabaseWrapper) -> None:
             if name in absent:
                 cursor.execute(f"DROP INDEX IF EXISTS {name}")
                 cursor.execute(f"CREATE UNIQUE INDEX {name} ON {EVENT} {index}")
-        for name, statement in _PG_FUNCTIONS.items():
+        schema = _schema(cursor)
+        for name, statement in _functions(schema).items():
             if name in absent:
                 if "CREATE OR REPLACE" not in statement:
                     # Its parameters may have changed, and then the old one would stay beside it.
                     cursor.execute(f"DROP FUNCTION IF EXISTS {name}")
                 cursor.execute(statement)
-        if "coppice_follow_event" in absent:
-            path = _search_path(cursor)
-            cursor.execute(f"ALTER FUNCTION coppice_follow_event SET search_path = {path}")
         for name, (table, event, rest, function) in _PG_TRIGGERS.items():
             if name in absent:
                 cursor.execute(
                     f"CREATE OR REPLACE TRIGGER {name} {event} ON {table} {rest}"
-                    f" EXECUTE FUNCTION {function}()"
+                    f" EXECUTE FUNCTION {schema}.{function}()"
                 )
                 # session_replication_role = replica, which restores and replication tools set,
                 # would silence ordinary triggers.
                 cursor.execute(f"ALTER TABLE {table} ENABLE ALWAYS TRIGGER {name}")
 
 
-def _search_path(cursor: CursorWrapper) -> str:
-    """Where the insert trigger finds what it names, whatever who inserts has set.
-
-    Else it would ask a temporary table of his, which has the same name and comes first, for the
-    last position, or compare by an operator of his.
-    """
+def _schema(cursor: CursorWrapper) -> str:
+    """Where the table is, and all that is made here. As it is written in a statement."""
     cursor.execute(
         "SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass(%s)",
         [EVENT],
     )
-    return ", ".join(["pg_catalog", *(schema for (schema,) in cursor.fetchall()), "pg_temp"])
+    row = cursor.fetchone()
+    return row[0] if row else "public"
+
+
+def _settings(statement: str) -> list[str]:
+    """What the function is SET, as PostgreSQL tells it."""
+    lines = [line.removeprefix("SET ") for line in statement.splitlines() if line[:4] == "SET "]
+    return sorted(line.replace(" = ", "=") for line in lines)
+
+
+def _functions(schema: str) -> dict[str, str]:
+    """The statements for a table of this schema, whatever search_path they are run with later.
+
+    Else the insert trigger would ask a temporary table of who inserts, which has the same name and
+    comes first, for the last position, or compare by an operator of his.
+    """
+    return {
+        name: statement.replace("public.", f"{schema}.")
+        for name, statement in _PG_FUNCTIONS.items()
+    }
 
 
 def _missing_postgresql(cursor: CursorWrapper) -> list[str]:
     cursor.execute(
         "SELECT t.tgname, c.relname, p.proname, "
-        " t.tgenabled = 'A' AND t.tgqual IS NULL"
+        " t.tgenabled = 'A' AND t.tgqual IS NULL AND p.pronamespace = c.relnamespace"
         " FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid"
         " WHERE c.relname = %s AND NOT t.tgisinternal AND pg_table_is_visible(c.oid)",
         [EVENT],
     )
     triggers = {row[0]: row[1:] for row in cursor.fetchall()}
+    schema = _schema(cursor)
     cursor.execute(
         "SELECT proname, prosrc, coalesce(proconfig, '{}') FROM pg_proc"
-        " WHERE proname LIKE 'coppice%%' AND pg_function_is_visible(oid)"
+        " WHERE proname LIKE 'coppice%%' AND pronamespace::regnamespace::text = %s",
+        [schema],
     )
-    functions = {name: (body, settings) for name, body, settings in cursor.fetchall()}
+    functions = {name: (body, sorted(settings)) for name, body, settings in cursor.fetchall()}
     absent = [
         name
-        for name, statement in _PG_FUNCTIONS.items()
-        if functions.get(name, ("", []))[0] != statement.split("$body$")[1]
+        for name, statement in _functions(schema).items()
+        if functions.get(name) != (statement.split("$body$")[1], _settings(statement))
     ]
-    name = "coppice_follow_event"
-    if name not in absent and f"search_path={_search_path(cursor)}" not in functions[name][1]:
-        absent.append(name)
     for name, (table, _, _, function) in _PG_TRIGGERS.items():
         if triggers.get(name) != (table, function, True):
             absent.append(name)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import datetime
+import hashlib
 import json
 import threading
 import time
@@ -82,6 +83,22 @@ def test_an_append_reads_two_events_however_long_log_and_stream_are(postgres_url
             assert rows_read() - before == 2
 
 
+def test_each_row_that_says_its_position_reads_one_event(postgres_url, swap_database):
+    """Whoever inserts it, and whatever plan its session had for it when the table was small."""
+    with swap_database(postgres_url):
+        with connection.cursor() as cursor:
+            cursor.execute("VACUUM templates_app_event")  # an empty one is taken for one of pages
+        for _ in range(60):
+            _forge()
+        with transaction.atomic():
+            size, version, before = store.size(), store.stream_version("sandbox:s1"), rows_read()
+            _forge(position=size + 1, version=version + 1)
+            assert rows_read() - before == 1
+            before = rows_read()
+            store.append([destroyed(), destroyed(), destroyed()], meta=META)
+            assert rows_read() - before == 2 + 3
+
+
 def test_given_ids_are_looked_up_without_reading_the_log(postgres_url, swap_database):
     with swap_database(postgres_url):
         given = [uuid.uuid4() for _ in range(60)]
@@ -114,6 +131,16 @@ def rows_read():
             " WHERE relname = 'templates_app_event'"
         )
         return cursor.fetchone()[0]
+
+
+def test_whatever_text_a_batch_has_is_told_back(any_database):
+    """PostgreSQL is sent a batch as lines."""
+    odd = ["a\nb", "a\\nb", 'a"b,{}', "\r\n\t\x01", "ü\u2028\x85\U0001f332", ""]
+    events = [destroyed(dataset=text) for text in odd]
+    assert [one.event for one in store.append(events, meta=META)] == events
+    assert [one.event for one in store.read()] == events
+    for (_, data, leaf), line in zip(store.leaves(), store.export(), strict=True):
+        assert hashlib.sha256(b"\0" + data).hexdigest() == leaf == json.loads(line)["leafHash"]
 
 
 # --- expected versions -------------------------------------------------------------------------
@@ -481,10 +508,10 @@ def test_it_finds_the_events_about_a_thing(any_database):
 def _forge(**columns):
     """Append a row behind the store's back, as an older or newer program could have written it."""
     row = {
-        "position": store.size() + 1,
+        "position": columns.get("position") or store.size() + 1,
         "event_id": uuid.uuid4().hex,
         "stream": "sandbox:s1",
-        "version": store.stream_version("sandbox:s1") + 1,
+        "version": columns.get("version") or store.stream_version("sandbox:s1") + 1,
         "type": "sandbox-destroyed",
         "schema": 1,
         "data": codec.text(destroyed()),

@@ -1,5 +1,6 @@
 """The triggers are there, come back after a migration, and are missed when they are gone."""
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -103,7 +104,39 @@ ALTERED = {
                 " LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"
             ],
         ),
-        ("coppice_follow_event", ["ALTER FUNCTION coppice_follow_event RESET search_path"]),
+        ("coppice_follow_event", ["ALTER FUNCTION coppice_follow_event SET search_path = own"]),
+        # As it would be for a table in another schema.
+        (
+            "coppice_follow_event",
+            [
+                "DO $do$ BEGIN EXECUTE replace(pg_get_functiondef("
+                "'coppice_follow_event'::regproc), 'FROM public.', 'FROM own.'); END $do$"
+            ],
+        ),
+        (
+            "coppice_event_insert",
+            [
+                "CREATE SCHEMA own",
+                "CREATE FUNCTION own.coppice_follow_event() RETURNS trigger"
+                " LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'",
+                "CREATE OR REPLACE TRIGGER coppice_event_insert BEFORE INSERT"
+                " ON templates_app_event FOR EACH ROW EXECUTE FUNCTION own.coppice_follow_event()",
+                "ALTER TABLE templates_app_event ENABLE ALWAYS TRIGGER coppice_event_insert",
+            ],
+        ),
+        (
+            "coppice_event_insert",
+            [
+                "CREATE OR REPLACE TRIGGER coppice_event_insert BEFORE INSERT"
+                " ON templates_app_event FOR EACH ROW WHEN (NEW.position IS NULL)"
+                " EXECUTE FUNCTION coppice_follow_event()",
+                "ALTER TABLE templates_app_event ENABLE ALWAYS TRIGGER coppice_event_insert",
+            ],
+        ),
+        ("coppice_has", ["DROP FUNCTION coppice_has"]),
+        ("coppice_has", ["ALTER FUNCTION coppice_has RESET enable_seqscan"]),
+        ("coppice_next", ["ALTER FUNCTION coppice_next SET enable_sort = on"]),
+        ("coppice_append", ["ALTER FUNCTION coppice_append RESET ALL"]),
         ("coppice_append", ["DROP FUNCTION coppice_append"]),
         ("coppice_event_id", ["DROP INDEX coppice_event_id"]),
         (
@@ -133,6 +166,47 @@ def test_one_that_was_altered_is_missed_and_restored(any_database):
         assert triggers.missing(connection) == [name]
         triggers.install(connection)
         assert triggers.missing(connection) == []
+
+
+def test_a_table_in_another_schema_has_functions_that_ask_that_one(postgres_url, swap_database):
+    event = SandboxDestroyed(sandbox="s1", template="web", dataset="d")
+    with swap_database(postgres_url):
+        sql('CREATE SCHEMA "Own"')
+        for table in (triggers.EVENT, "templates_app_mention"):
+            sql(f'ALTER TABLE {table} SET SCHEMA "Own"')
+        sql('SET search_path = "Own", public')
+        assert set(triggers._PG_FUNCTIONS) < set(triggers.missing(connection))
+        triggers.install(connection)
+        assert triggers.missing(connection) == []
+        sql("CREATE TABLE public.templates_app_event (position bigint, stream text, version int)")
+        sql("INSERT INTO public.templates_app_event VALUES (8, 'sandbox:s1', 8)")
+        [one] = store.append(event, meta=META)
+        told = store.append([event, event], meta=META)
+        assert [(each.position, each.version) for each in (one, *told)] == [(1, 1), (2, 2), (3, 3)]
+        with pytest.raises(Exception, match="append-only"):
+            sql(
+                "INSERT INTO templates_app_event SELECT 9, gen_random_uuid(), stream, 9, type,"
+                " schema, data, meta, recorded_at, leaf_hash FROM templates_app_event LIMIT 1"
+            )
+
+
+#: By whose search_path these are found: nothing may be.
+_BARE = {
+    "an operator": r"(?<![.:])[-+*/<>=~!@#%^&|]+(?![.:])|\b(?:LIKE|IN|BETWEEN|DISTINCT)\b",
+    "a type": r"::(?!pg_catalog\.)",
+    "a function": r"(?<![.\w])(?!coalesce\b)[a-z]\w*\(",
+    "a table": r"FROM (?!public\.)",
+}
+
+
+@pytest.mark.parametrize("name", ["coppice_has", "coppice_next", "coppice_follow_event"])
+def test_what_is_run_for_each_row_names_nothing_that_another_schema_could_have(name):
+    body = triggers._PG_FUNCTIONS[name].split("$body$")[1]
+    for noise in (r"--.*", r"'[^']*'", r"OPERATOR\(pg_catalog\.[^)]*\)", ":=", "ERRCODE ="):
+        body = re.sub(noise, " ", body)
+    assert {what: re.findall(form, body) for what, form in _BARE.items()} == {
+        what: [] for what in _BARE
+    }
 
 
 def test_the_check_is_silent_while_migrations_are_to_come(any_database):
