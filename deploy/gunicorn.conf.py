@@ -73,6 +73,12 @@ def child_exit(server, worker):
     _died = True
 
 
+def worker_exit(server, worker):
+    """In the worker, after its last request: no clone is being made when it is gone, none waits."""
+    if (loaded := sys.modules.get("templates_app.services.ready_keeper")) is not None:
+        loaded.keeper.close()
+
+
 def pre_fork(server, worker):
     """Before a worker that was killed is replaced: nothing else would look at what it left."""
     global _died

@@ -40,6 +40,7 @@ class Keeper:
         self._awaited = False  # by a launch: the next one does not wait
         self._made: dict[str, _Made] = {}  # by origin
         self._thread: threading.Thread | None = None
+        self._closed = False
 
     def ask(self, driver: DatasetDriver, generation: GenerationState) -> None:
         """The next launch of this generation is to find a clone ready. Returns at once; no error.
@@ -51,6 +52,8 @@ class Keeper:
         if not settings.COPPICE_READY_SECONDS or not cheap or generation.adopted:
             return
         with self._changed:
+            if self._closed:
+                return
             self._wanted.setdefault(generation.origin, (driver, generation))
             if self._thread is None:
                 thread = threading.Thread(target=self._work, daemon=True)
@@ -73,11 +76,25 @@ class Keeper:
             made, self._awaited = self._made.get(origin), False
             return made.ready if made is not None and made is not before else None
 
+    def close(self, seconds: float = 5.0) -> None:
+        """At the end of the process: nothing more is made, what is being made is waited for, and
+        what waits is given back; for so many seconds. Recovery does the rest."""
+        until = time.monotonic() + seconds
+        with self._changed:
+            self._closed = True
+            self._wanted.clear()
+            self._changed.wait_for(lambda: self._making is None, seconds)
+            made = list(self._made.values())
+            self._made.clear()
+            self._changed.notify_all()
+        for one in made:
+            if time.monotonic() < until:
+                ready.expire(one.driver, one.ready.note)
+
     def _work(self) -> None:
         try:
             while (task := self._next()) is not None:
                 try:
-                    connection.close_if_unusable_or_obsolete()
                     task()
                 except Exception as error:  # noqa: BLE001 - told; else none were made ever after
                     logger.warning("no clone is made ready: %s", error, exc_info=error)
@@ -97,12 +114,13 @@ class Keeper:
                 left = first.until - time.monotonic()
                 if left <= 0:
                     del self._made[origin]
-                    return partial(ready.expire, first.driver, first.ready.note)
+                    return partial(self._expire, first)
                 self._changed.wait(left)
 
     def _make(self, driver: DatasetDriver, generation: GenerationState) -> None:
         made, origin = None, generation.origin
         try:
+            connection.close_if_unusable_or_obsolete()
             if not ready.is_one_of(origin):
                 made = ready.make(driver, generation)
         finally:
@@ -112,6 +130,10 @@ class Keeper:
                     until = time.monotonic() + settings.COPPICE_READY_SECONDS
                     self._made[origin] = _Made(driver, made, until)
                 self._changed.notify_all()
+
+    def _expire(self, made: _Made) -> None:
+        connection.close_if_unusable_or_obsolete()
+        ready.expire(made.driver, made.ready.note)
 
 
 #: This process's.

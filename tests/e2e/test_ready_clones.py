@@ -48,7 +48,7 @@ def server(installation: Installation, keys: Keys, serve: MakeServer, tmp_path: 
 
 def waiting(state: Path) -> list[str]:
     place = state / "ready"
-    return sorted(path.name for path in place.iterdir()) if place.is_dir() else []
+    return sorted(path.stem for path in place.iterdir()) if place.is_dir() else []
 
 
 def until(come_true: Callable[[], bool]) -> None:
@@ -126,3 +126,10 @@ def test_a_server_that_was_killed_leaves_none_after_its_next_start(
     until(lambda: clones(zfs_root) == {kept})
     assert waiting(state) == []
     assert launch(server).status_code == 201
+
+
+def test_a_server_that_was_stopped_leaves_none(server: Server, tmp_path: Path, zfs_root: str):
+    state = tmp_path / "state"
+    kept = {launch(server).json()["id"] for _ in range(3)}  # the last one's next is being made
+    server.stop()
+    assert waiting(state) == [] and clones(zfs_root) == kept

@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from templates_app.errors import OutOfSpace
 from templates_app.models import Sandbox
@@ -166,15 +167,23 @@ def test_but_not_if_it_was_launched(driver, kept, settings):
     assert sandboxes(driver) == called(sandbox)
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda driver: (type(driver), "clone"),
+        lambda driver: (BaseDatabaseWrapper, "close_if_unusable_or_obsolete"),
+    ],
+    ids=["pool", "database"],
+)
 @pytest.mark.parametrize("error", [OutOfSpace("The pool is full."), RuntimeError("can't start")])
-def test_the_keeper_goes_on_after_whatever_went_wrong(driver, kept, monkeypatch, error):
+def test_the_keeper_goes_on_after_whatever_went_wrong(driver, kept, monkeypatch, error, broken):
     import_it()
     with monkeypatch.context() as full:
 
         def fail(*_, **__):
             raise error
 
-        full.setattr(type(driver), "clone", fail)
+        full.setattr(*broken(driver), fail)
         kept.ask(driver, current())
         until(is_idle)
     assert ready.ids() == []
@@ -206,6 +215,18 @@ def test_a_forked_process_has_a_keeper_of_its_own(driver, kept):
         other = ready_keeper.keeper
         os._exit(0 if other is not kept and other._thread is None else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_at_the_end_what_is_being_made_is_waited_for_and_nothing_is_left(driver, kept, slow):
+    import_it()
+    sandbox = launch()
+    slow.begun.wait(10)
+    threading.Timer(0.2, slow.set).start()
+    kept.close()
+    assert ready.ids() == [] and sandboxes(driver) == called(sandbox)
+    launch()
+    assert is_idle() and ready.ids() == []
+    until(lambda: kept._thread is None)
 
 
 def test_one_that_is_not_mounted_any_more_is_not_launched(driver):
