@@ -132,7 +132,7 @@ class Ready(NamedTuple):
 def taken(
     driver: DatasetDriver,
     generation: GenerationState,
-    awaited: Callable[[], Ready | None] = lambda: None,
+    awaited: Callable[[], Ready | None],
 ) -> Iterator[tuple[str, Ready | None]]:
     """An id that no sandbox ever had, held alone; and with it the clone that was ready, if any.
 

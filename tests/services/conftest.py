@@ -20,6 +20,7 @@ from django.db import connection
 
 from templates_app import sources, store
 from templates_app.datasets.base import DatasetDriver
+from templates_app.errors import OutOfSpace
 from templates_app.events import Digests, Meta, Recorded
 from templates_app.names import Platform
 from templates_app.services import common, imports
@@ -156,3 +157,13 @@ def forging(driver: DatasetDriver, dataset: str) -> Iterator[Path]:
 
 def standing(driver: DatasetDriver) -> list[str]:
     return [found.relative for found in driver.find_all()]
+
+
+@contextlib.contextmanager
+def no_room_for_clones(driver: DatasetDriver, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    def no_room(*_: object, **__: object) -> None:
+        raise OutOfSpace("The pool is full.")
+
+    with monkeypatch.context() as full:
+        full.setattr(type(driver), "clone", no_room)
+        yield

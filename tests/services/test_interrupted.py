@@ -24,7 +24,14 @@ from templates_app.events import ImportFailed, SandboxCreated
 from templates_app.models import Generation, Lease, Sandbox, Template
 from templates_app.services import destroy, imports, intents, launches, recovery, reload, removal
 from tests.pools import sh
-from tests.services.conftest import WHO, each_once, import_it, standing, types
+from tests.services.conftest import (
+    WHO,
+    each_once,
+    import_it,
+    no_room_for_clones,
+    standing,
+    types,
+)
 
 pytestmark = each_once
 
@@ -214,14 +221,8 @@ def test_another_try_of_a_launch_that_died_leaves_its_clone_to_recovery(driver):
 def test_a_launch_that_made_no_clone_leaves_no_note_of_one(driver, monkeypatch):
     """Else a clone that somebody makes by hand under its name would be taken for its own."""
     import_it()
-    with monkeypatch.context() as full:
-
-        def no_room(*_, **__):
-            raise OutOfSpace("The pool is full.")
-
-        full.setattr(type(driver), "clone", no_room)
-        with pytest.raises(OutOfSpace):
-            launches.create_sandbox(template="web", name="one", context=WHO)
+    with no_room_for_clones(driver, monkeypatch), pytest.raises(OutOfSpace):
+        launches.create_sandbox(template="web", name="one", context=WHO)
     assert intents.noted() == {}
     driver.clone(_generation(driver), "sandbox-one")
     assert recovery.recover(context=WHO) == []

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from django.db import DatabaseError, connection, transaction
+from django.db import DatabaseError, transaction
 
 from templates_app import lifecycle, store
 from templates_app.errors import (
@@ -32,7 +32,15 @@ from templates_app.services import (
     sweep,
 )
 from tests.pools import sh, stubbornly
-from tests.services.conftest import WHO, each_once, forging, import_it, standing, types
+from tests.services.conftest import (
+    WHO,
+    each_once,
+    forging,
+    import_it,
+    no_room_for_clones,
+    standing,
+    types,
+)
 
 pytestmark = each_once
 
@@ -402,8 +410,6 @@ def test_one_that_was_launched_does_not_expire(driver):
 
 def test_nor_is_one_given_back_whose_launch_is_being_committed(driver, monkeypatch):
     """Its process died when it had told the database to commit."""
-    if connection.vendor == "sqlite":  # it waits for nobody: who died has committed, or not
-        return
     import_it()
     made = make(driver)
     order = []
@@ -455,14 +461,8 @@ def test_nor_one_that_is_launched_while_the_notes_are_read(driver, monkeypatch):
 
 def test_where_it_cannot_be_made_nothing_is_left(driver, monkeypatch):
     import_it()
-    with monkeypatch.context() as full:
-
-        def no_room(*_, **__):
-            raise OutOfSpace("The pool is full.")
-
-        full.setattr(type(driver), "clone", no_room)
-        with pytest.raises(OutOfSpace):
-            make(driver)
+    with no_room_for_clones(driver, monkeypatch), pytest.raises(OutOfSpace):
+        make(driver)
     assert ready.notes() == [] and sandboxes(driver) == set()
     with monkeypatch.context() as full:
 
