@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
-from django.db import connections
+from django.db import connection, connections
 
 from coppice_site.settings import database
 from tests.postgres import Cluster
@@ -109,3 +109,10 @@ def swap_database(django_db_blocker) -> Iterator[Callable[[str], AbstractContext
     """:func:`default_database`, for a test that is for one kind of database, or needs several."""
     with django_db_blocker.unblock():
         yield default_database
+
+
+def waiting_for_a_lock() -> int:
+    """How many do, on PostgreSQL."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+        return int(cursor.fetchone()[0])

@@ -18,6 +18,7 @@ from templates_app.codec import PayloadInvalid
 from templates_app.errors import EventConflict, EventIdReused
 from templates_app.events import Meta, SandboxDestroyed
 from templates_app.models import Mention
+from tests.databases import waiting_for_a_lock
 
 META = Meta(actor="alice", source="cli", request_id="r1", node="n1")
 
@@ -210,7 +211,7 @@ def test_who_waited_for_the_lock_is_told_the_version_that_he_waited_for(
         with transaction.atomic():
             store.lock()
             waits.start()
-            while not _waiting():
+            while not waiting_for_a_lock():
                 time.sleep(0.01)
             store.append([refused(), refused()], meta=META)
         waits.join()
@@ -432,7 +433,7 @@ def test_who_holds_up_all_appends_can_append(postgres_url, swap_database):
         with transaction.atomic():
             store.lock()
             waits.start()
-            while not _waiting():
+            while not waiting_for_a_lock():
                 time.sleep(0.01)
             store.append(destroyed("holder"), meta=META)
         waits.join()
@@ -442,12 +443,6 @@ def test_who_holds_up_all_appends_can_append(postgres_url, swap_database):
 def _append_elsewhere():
     store.append(destroyed("waits"), meta=META)
     connection.close()
-
-
-def _waiting():
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
-        return cursor.fetchone()[0]
 
 
 def test_it_reads_events_of_some_types(any_database):

@@ -24,6 +24,7 @@ from templates_app import store, triggers
 from templates_app.errors import LogIsAppendOnly
 from templates_app.events import Meta, SandboxDestroyed
 from templates_app.models import Event
+from tests.databases import waiting_for_a_lock
 
 META = Meta(actor="alice", source="cli", request_id="r1", node="n1")
 COLUMNS = "position, event_id, stream, version, type, schema, data, meta, recorded_at, leaf_hash"
@@ -462,12 +463,6 @@ def test_copy_without_positions_appends(postgresql_log):
     assert added() == [(4, "sandbox:c", 1, told(4)), (5, "sandbox:c", 2, told(5))]
 
 
-def waiting():
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
-        return cursor.fetchone()[0]
-
-
 def test_a_row_without_a_position_waits_for_the_one_before_it(postgresql_log):
     """And goes on from it, where the key of positions alone would have it fail."""
     insert = f"INSERT INTO templates_app_event ({APPENDED}) VALUES {unplaced('sandbox:c')}"
@@ -475,7 +470,7 @@ def test_a_row_without_a_position_waits_for_the_one_before_it(postgresql_log):
         first.execute(insert)
         with ThreadPoolExecutor() as threads:
             waits = threads.submit(second.execute, insert)
-            while not waiting():
+            while not waiting_for_a_lock():
                 time.sleep(0.01)
             first.commit()
             waits.result()
