@@ -7,6 +7,7 @@ the index of what they mention; or it writes nothing and returns the reason.
 from __future__ import annotations
 
 import datetime
+import functools
 import hashlib
 import os
 import sqlite3
@@ -63,7 +64,8 @@ def write(
     with connection.wrap_database_errors:
         if connection.vendor == "sqlite":
             return _sqlite(connection, drafts, meta, expected)
-        if len(drafts) == 1 and not given and not expected.keys() - {drafts[0].stream}:
+        one = len(drafts) == 1 and not given and not expected.keys() - {drafts[0].stream}
+        if one and len(drafts[0].mentions) < _MANY_MENTIONS:
             return _postgresql_one(connection.connection, drafts[0], meta, expected)
         return _postgresql(connection.connection, drafts, meta, expected, given)
 
@@ -76,21 +78,12 @@ def moment(at: datetime.datetime) -> str:
 
 # --- PostgreSQL --------------------------------------------------------------------------------
 
-# What the row does not say, the trigger does (insert.sql). The mentions are inserted whether they
-# are read from or not: PostgreSQL, data-modifying statements in WITH.
-_APPEND_ONE = """
-WITH event AS (
-  INSERT INTO templates_app_event (event_id, stream, version, type, schema, data, meta)
-  VALUES (%(id)s::uuid, %(stream)s, %(version)s::integer, %(type)s, %(schema)s::smallint,
-    %(data)s, %(meta)s)
-  RETURNING position, version, recorded_at, leaf_hash
-), mentions AS (
-  INSERT INTO templates_app_mention (kind, key, position)
-  SELECT m.kind, m.key, event.position
-  FROM event, unnest(%(kinds)s::text[], %(keys)s::text[]) AS m(kind, key)
-)
-SELECT * FROM event
-"""
+# What the row does not say, the trigger does (insert.sql).
+_EVENT = """\
+INSERT INTO templates_app_event (event_id, stream, version, type, schema, data, meta)
+VALUES (%s::uuid, %s, %s::integer, %s, %s::smallint, %s, %s)
+RETURNING position, version, recorded_at, leaf_hash"""
+_MANY_MENTIONS = 8  # a statement is kept for each number below
 _VERSION = "SELECT coalesce(max(version), 0) FROM templates_app_event WHERE stream = %s"
 _APPEND = (
     "SELECT * FROM coppice_append(%s::uuid[], %s::text[], %s::smallint[], %s, %s, %s,"
@@ -103,20 +96,14 @@ def _postgresql_one(
 ) -> Outcome:
     stream, event, wanted = draft.stream, draft.event, expected.get(draft.stream)
     chance = telling_id(0)
-    parameters = {
-        "id": chance.hex,
-        "type": event.type,
-        "schema": event.schema,
-        "data": draft.data,
-        "meta": meta,
-        "stream": stream,
-        "version": None if wanted is None else wanted + 1,
-        "kinds": _texts([kind for kind, _ in draft.mentions]),
-        "keys": _texts([key for _, key in draft.mentions]),
-    }
+    version = None if wanted is None else wanted + 1
+    parameters = [chance.hex, stream, version, event.type, event.schema, draft.data, meta]
+    for mention in draft.mentions:
+        parameters += mention
+    statement = _append_one(len(draft.mentions))
     row: Any
     with psycopg.Cursor(server) as cursor:
-        while (row := cursor.execute(_APPEND_ONE, parameters, prepare=True).fetchone()) is None:
+        while (row := cursor.execute(statement, parameters, prepare=True).fetchone()) is None:
             # By a statement of its own, for that one sees nothing of what it waited for. If the
             # stream has meanwhile come to where it was expected, the append can go on.
             (actual,) = cursor.execute(_VERSION, [stream]).fetchone() or (0,)
@@ -125,6 +112,24 @@ def _postgresql_one(
     position, version, at, leaf = row
     at = at.astimezone(datetime.UTC)
     return [Place(False, _told(chance, position), position, version, at, leaf)]
+
+
+@functools.cache
+def _append_one(mentions: int) -> str:
+    """The event with so many mentions: as values, for arrays take the server longer to unpack.
+
+    They are inserted whether they are read from or not: PostgreSQL, data-modifying statements in
+    WITH.
+    """
+    if not mentions:
+        return _EVENT
+    values = ", ".join(["(%s::text, %s::text)"] * mentions)
+    return (
+        f"WITH event AS ({_EVENT}), mentions AS ("  # noqa: S608
+        " INSERT INTO templates_app_mention (kind, key, position)"
+        " SELECT m.kind, m.key, event.position"
+        f" FROM event, (VALUES {values}) AS m(kind, key)) SELECT * FROM event"
+    )
 
 
 def _postgresql(

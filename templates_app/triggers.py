@@ -60,34 +60,6 @@ END
 $body$"""
 
 
-# What the insert trigger asks where sequential scans may be on (insert.sql). A plan made while the
-# table was small would be kept while it grows: never plan to read all of it, or all of a stream.
-_HAS = """\
-CREATE OR REPLACE FUNCTION public.coppice_has(bigint) RETURNS boolean LANGUAGE plpgsql
-SET enable_seqscan = off
-AS $body$
-BEGIN
-  RETURN EXISTS (SELECT FROM public.templates_app_event e
-    WHERE e.position OPERATOR(pg_catalog.=) $1);
-END
-$body$"""
-
-_NEXT = """\
-CREATE OR REPLACE FUNCTION public.coppice_next(text) RETURNS bigint[] LANGUAGE plpgsql
-SET enable_seqscan = off
-SET enable_sort = off
-AS $body$
-BEGIN
-  RETURN ARRAY[
-    coalesce((SELECT e.position FROM public.templates_app_event e
-      ORDER BY e.position DESC LIMIT 1), 0) OPERATOR(pg_catalog.+) 1,
-    coalesce((SELECT e.version FROM public.templates_app_event e
-      WHERE e.stream OPERATOR(pg_catalog.=) $1 ORDER BY e.version DESC LIMIT 1), 0)
-      OPERATOR(pg_catalog.+) 1];
-END
-$body$"""
-
-
 def _file(name: str) -> str:
     return resources.files("templates_app").joinpath(name).read_text(encoding="utf-8")
 
@@ -95,8 +67,6 @@ def _file(name: str) -> str:
 # Where ``public`` stands, ``_functions`` puts the schema of the table.
 _PG_FUNCTIONS: dict[str, str] = {
     "coppice_refuse_event": _REFUSE,
-    "coppice_has": _HAS,
-    "coppice_next": _NEXT,
     "coppice_follow_event": _file("insert.sql"),
     "coppice_append": _file("append.sql"),
 }

@@ -9,8 +9,9 @@ import threading
 import time
 import uuid
 
+import psycopg
 import pytest
-from django.db import connection, transaction
+from django.db import DatabaseError, connection, transaction
 
 from templates_app import codec, projections, store, store_writers
 from templates_app import events as vocabulary
@@ -72,28 +73,55 @@ def test_an_append_of_nothing_changes_nothing(any_database):
     assert store.size() == 0
 
 
-def test_an_append_reads_two_events_however_long_log_and_stream_are(postgres_url, swap_database):
-    """PostgreSQL keeps the plans of a function: they must not be those of a short one."""
-    with swap_database(postgres_url):
-        for _ in range(60):
-            store.append(destroyed(), meta=META)
+GROW = (
+    "INSERT INTO templates_app_event (event_id, stream, type, schema, data, meta)"
+    " SELECT gen_random_uuid(), 'sandbox:s1', 'sandbox-destroyed', 1, %s, '{}'"
+    " FROM generate_series(1, %s)"
+)
+
+
+def _in_vain(what, error, match, **arguments):
+    with pytest.raises(error, match=match):
+        what(**arguments)
+
+
+@pytest.mark.parametrize("size", [0, 20])
+@pytest.mark.parametrize(
+    "way",
+    [
+        lambda: store.append(destroyed(), meta=META),
+        lambda: _in_vain(
+            store.append,
+            EventConflict,
+            None,
+            events=destroyed(),
+            meta=META,
+            expected={"sandbox:a": 7},
+        ),
+        lambda: _forge(),
+        lambda: _in_vain(_forge, DatabaseError, "append-only", position=1000, version=1000),
+    ],
+    ids=["append", "append in vain", "row with its position", "one in vain"],
+)
+def test_what_is_read_for_an_event_does_not_grow_with_log_or_stream(
+    postgres_url, swap_database, size, way
+):
+    """Whatever this session planned for it when the table was small."""
+    data = codec.text(destroyed())
+    with swap_database(postgres_url), psycopg.connect(postgres_url, autocommit=True) as other:
+        # What PostgreSQL knows nothing of it takes for ten pages.
+        other.execute("VACUUM templates_app_event")
+        other.execute(GROW, [data, size])
+        for _ in range(8):  # the first five times each has a plan of its own
+            way()
+        other.execute(GROW, [data, 1100])
         with transaction.atomic():
-            before = rows_read()
+            size, version, before = store.size(), store.stream_version("sandbox:s1"), rows_read()
             store.append(destroyed(), meta=META)
             # The last of its stream; the last of the log.
             assert rows_read() - before == 2
-
-
-def test_each_row_that_says_its_position_reads_one_event(postgres_url, swap_database):
-    """Whoever inserts it, and whatever plan its session had for it when the table was small."""
-    with swap_database(postgres_url):
-        with connection.cursor() as cursor:
-            cursor.execute("VACUUM templates_app_event")  # an empty one is taken for one of pages
-        for _ in range(60):
-            _forge()
-        with transaction.atomic():
-            size, version, before = store.size(), store.stream_version("sandbox:s1"), rows_read()
-            _forge(position=size + 1, version=version + 1)
+            before = rows_read()
+            _forge(position=size + 2, version=version + 2)
             assert rows_read() - before == 1
             before = rows_read()
             store.append([destroyed(), destroyed(), destroyed()], meta=META)

@@ -438,10 +438,6 @@ def test_a_row_without_a_position_gets_its_own_whatever_who_inserts_has(postgres
             " CREATE SCHEMA own;"
             " CREATE FUNCTION own.plus(bigint, integer) RETURNS bigint LANGUAGE sql AS 'SELECT 9';"
             " CREATE OPERATOR own.+ (LEFTARG = bigint, RIGHTARG = integer, FUNCTION = own.plus);"
-            " CREATE FUNCTION own.coppice_next(text) RETURNS bigint[] LANGUAGE sql"
-            " AS 'SELECT ARRAY[9, 9]';"
-            " CREATE FUNCTION public.coppice_next(varchar) RETURNS bigint[] LANGUAGE sql"
-            " AS 'SELECT ARRAY[9, 9]';"
             " SET LOCAL search_path = own, pg_temp, pg_catalog, public;"
             f" INSERT INTO public.templates_app_event ({APPENDED}) VALUES {unplaced('sandbox:a')};"
             " DROP TABLE pg_temp.templates_app_event"
@@ -526,7 +522,7 @@ def test_the_documented_grants_are_enough_to_append_and_no_more(
                 "DROP TRIGGER coppice_event_row ON templates_app_event",
                 "SET session_replication_role = replica",
                 "DROP INDEX coppice_event_id",
-                "ALTER FUNCTION coppice_next SET search_path = own",
+                "ALTER FUNCTION coppice_follow_event SET search_path = own",
                 "CREATE OR REPLACE FUNCTION coppice_refuse_event() RETURNS trigger LANGUAGE plpgsql"
                 " AS 'BEGIN RETURN NEW; END'",
             ]:
