@@ -4,7 +4,8 @@ The same events, on the same database, in turn: PostgreSQL with fsync, synchrono
 full_page_writes on, SQLite with WAL and synchronous=FULL, asked of each side's own connections.
 Every writer is a process of its own (bench/_store_sides.py). Per round each side works for SECONDS;
 a side's figure is events per second spent in its calls, the ratio that of one round, and what is
-shown their median and range. ``self`` is the peer against itself: the machine's noise.
+shown their median and range. ``self`` is the peer against itself: the machine's noise. The server
+of PostgreSQL has half of the processors to itself, its clients have the others: docs, Performance.
 
 single   one event per append, with the expected version. The peer: on PostgreSQL its recorder's
          ``insert_events`` with the row made ready, on SQLite ``Application.save``
@@ -156,6 +157,12 @@ def migrated(url: str) -> None:
     subprocess.run(command, cwd=ROOT, env=env, check=True)
 
 
+def halves(usable: set[int]) -> tuple[set[int], set[int]]:
+    """Processors for the server and for the writers; the same where there is but one."""
+    middle = len(usable) // 2
+    return set(sorted(usable)[middle:]), set(sorted(usable)[:middle]) or usable
+
+
 def fsync_milliseconds(place: Path) -> float:
     """What one small write costs until it is on this disk: the floor of every single append."""
     times = []
@@ -172,6 +179,9 @@ def fsync_milliseconds(place: Path) -> float:
 def main() -> int:
     rows = []
     cases = [case for case in CASES if case.name in (sys.argv[1:] or [case.name])]
+    usable = os.sched_getaffinity(0)
+    server, writers = halves(usable)
+    os.sched_setaffinity(0, server)  # for this process, and for what it starts from here on
     with Cluster() as cluster, tempfile.TemporaryDirectory(prefix="coppice-bench-") as directory:
         place = Path(directory)
         floor = fsync_milliseconds(place)
@@ -188,6 +198,7 @@ def main() -> int:
                 url = f"sqlite:///{place}/{name}"
             if case.database == "postgresql":
                 cluster.execute("CHECKPOINT")
+            os.sched_setaffinity(0, usable if case.database == "sqlite" else writers)
             rows.append(measure(case, url, number))
             show(rows[-1], head=number == 0)
     if cases == list(CASES):

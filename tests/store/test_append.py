@@ -128,6 +128,22 @@ def test_what_is_read_for_an_event_does_not_grow_with_log_or_stream(
             assert rows_read() - before == 2 + 3
 
 
+def test_an_append_reads_two_events_though_most_streams_are_short(postgres_url, swap_database):
+    """PostgreSQL then expects one event in this long one too, which any plan could read."""
+    many = GROW.replace("'sandbox:s1'", "'sandbox:x' || generate_series")
+    data = codec.text(destroyed())
+    with swap_database(postgres_url), psycopg.connect(postgres_url, autocommit=True) as other:
+        other.execute(many, [data, 3000])
+        other.execute(GROW, [data, 1500])
+        other.execute("ANALYZE templates_app_event")
+        for _ in range(8):
+            store.append(destroyed(), meta=META)
+        with transaction.atomic():
+            before = rows_read()
+            store.append(destroyed(), meta=META)
+            assert rows_read() - before == 2
+
+
 def test_given_ids_are_looked_up_without_reading_the_log(postgres_url, swap_database):
     with swap_database(postgres_url):
         given = [uuid.uuid4() for _ in range(60)]
